@@ -24,7 +24,7 @@ const adminTimeout = 10 * time.Second
 // adminFlags are the flags of every command that asks a running node.
 func adminFlags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: cmdline.Env("ADMIN")},
+		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: api.DefaultAdmin, EnvVars: cmdline.Env("ADMIN")},
 		&cli.BoolFlag{Name: "json", Usage: "print what the API returns"},
 		term.WideFlag(),
 	}, more...)

@@ -20,8 +20,7 @@ import (
 )
 
 const (
-	// pingsMost bounds one request for pings, and pingTimeout each of them.
-	pingsMost   = 1000
+	// pingTimeout bounds one ping.
 	pingTimeout = 5 * time.Second
 	// leastPrefix is the length of the shortest session ID prefix that is
 	// accepted.
@@ -106,8 +105,8 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 	}
 	most := 5
 	if v := q.Get("count"); v != "" {
-		if most, err = strconv.Atoi(v); err != nil || most < 1 || most > pingsMost {
-			n.fail(w, r, problem.New(problem.BadParameter, fmt.Sprintf("count=%s: want 1 to %d", v, pingsMost)))
+		if most, err = strconv.Atoi(v); err != nil || most < 1 || most > api.MaxPings {
+			n.fail(w, r, problem.New(problem.BadParameter, fmt.Sprintf("count=%s: want 1 to %d", v, api.MaxPings)))
 			return
 		}
 	}

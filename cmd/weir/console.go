@@ -155,7 +155,7 @@ type consoleCommands struct {
 // nextCommands returns the commands for this node.
 func (n *node) nextCommands() *consoleCommands {
 	c := consoleCommands{Status: "weir status", Join: "weir node"}
-	if n.adminAddr() != defaultAdmin {
+	if n.adminAddr() != api.DefaultAdmin {
 		c.Status += " --admin " + n.adminAddr()
 	}
 	addrs := n.dht.Overlay.Addrs()
@@ -172,7 +172,7 @@ func (n *node) nextCommands() *consoleCommands {
 		c.Join += " --join " + token
 		return &c
 	}
-	if n.cfg.network != defaultNetwork {
+	if n.cfg.network != api.DefaultNetwork {
 		c.Join += " --network " + shellWord(n.cfg.network)
 	}
 	c.Join += " --bootstrap " + addrs[0].String()

@@ -8,9 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
-	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
-	"weir/cmd/weir/term"
 	"weir/dht/directory"
 )
 
@@ -61,12 +59,4 @@ func serversOf(l *directory.ServerList) func() []peer.AddrInfo {
 		return nil
 	}
 	return l.Servers
-}
-
-// discoveryLine is the line of weir status about discovery.
-func discoveryLine(s api.Status) string {
-	if !s.Discovery.Listed() {
-		return string(s.Discovery)
-	}
-	return fmt.Sprintf("%s, %s", s.Discovery, term.Count(s.Servers, "server listed", "servers listed"))
 }

@@ -104,18 +104,3 @@ func undrainCommand() *cli.Command {
 		},
 	}
 }
-
-// drainLine is the text of weir status about a drain, after the state.
-func drainLine(s api.Drain) string {
-	if !s.Draining {
-		return ""
-	}
-	line := fmt.Sprintf("; %s, %d left", s.Reason, s.Left)
-	if s.Exit {
-		line += ", ends when empty"
-	}
-	if s.Exit && s.Deadline != nil {
-		line += " or at " + s.Deadline.Local().Format(time.TimeOnly)
-	}
-	return line
-}

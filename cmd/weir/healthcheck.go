@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/sfu/problem"
 )
@@ -25,7 +26,7 @@ func healthcheckCommand() *cli.Command {
 			"that does not work, or does not answer in time, is to be started anew; one that is\n" +
 			"not ready (--ready) is not in its network yet or drains, and only takes no clients.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: defaultAdmin, EnvVars: cmdline.Env("ADMIN")},
+			&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: api.DefaultAdmin, EnvVars: cmdline.Env("ADMIN")},
 			&cli.BoolFlag{Name: "ready", Usage: "whether it takes clients, too"},
 			&cli.DurationFlag{Name: "timeout", Usage: "how long it may take to answer", Value: defaultHealthTime},
 		},

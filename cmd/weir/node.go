@@ -41,10 +41,7 @@ import (
 
 // The default ports of weir node; see bindFree for the choice if they are taken.
 const (
-	defaultNetwork = "open"
-
 	defaultHTTP       = "127.0.0.1:8080"
-	defaultAdmin      = "127.0.0.1:8081"
 	defaultMedia      = "8082"
 	defaultListenPort = 4001
 )
@@ -65,7 +62,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: cmdline.Env("BOOTSTRAP")},
 			&cli.StringSliceFlag{Name: "seed", Usage: "`HOST:PORT` where nodes of the network listen by TCP, such as a headless service's name, all of whose addresses are tried; its peer IDs are taken on trust; repeatable", EnvVars: cmdline.Env("SEED")},
 			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --discovery", EnvVars: cmdline.Env("JOIN")},
-			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: defaultNetwork, EnvVars: cmdline.Env("NETWORK")},
+			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: api.DefaultNetwork, EnvVars: cmdline.Env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: cmdline.Env("HTTP")},
 			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(consoleLocal), EnvVars: cmdline.Env("CONSOLE")},
 			&cli.StringSliceFlag{Name: "embed-origins", Usage: "`ORIGIN` whose pages may frame /embed/NAME, such as https://www.example.org or https://*.example.org; repeatable; or self, none or *", DefaultText: "those of --cors-origin", EnvVars: cmdline.Env("EMBED_ORIGINS")},
@@ -73,7 +70,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "`CIDR` of reverse proxies in front of --http, whose X-Forwarded-For, -Proto and -Host are believed; repeatable", EnvVars: cmdline.Env("TRUSTED_PROXY")},
 			&cli.BoolFlag{Name: "proxy-protocol", Usage: "--trusted-proxy begin each connection to --http with a PROXY header, version 1 or 2", EnvVars: cmdline.Env("PROXY_PROTOCOL")},
 			&cli.StringSliceFlag{Name: "cors-origin", Usage: "`ORIGIN` whose pages may publish and view, such as https://www.example.org; repeatable", DefaultText: "any", EnvVars: cmdline.Env("CORS_ORIGIN")},
-			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: defaultAdmin, EnvVars: cmdline.Env("ADMIN")},
+			&cli.StringFlag{Name: "admin", Usage: "`HOST:PORT` of the admin API", Value: api.DefaultAdmin, EnvVars: cmdline.Env("ADMIN")},
 			&cli.StringFlag{Name: "metrics", Usage: "`HOST:PORT` that serves /metrics alone, under any host name", DefaultText: "only at --admin", EnvVars: cmdline.Env("METRICS")},
 			&cli.StringFlag{Name: "media-port", Usage: "UDP `[HOST:]PORT` of all media, and TCP for clients whose UDP is blocked; without HOST that of --http", Value: defaultMedia, EnvVars: cmdline.Env("MEDIA_PORT")},
 			&cli.StringFlag{Name: "public-ip", Usage: "`IP` at which others reach the ports of media and libp2p, if a NAT in front of this machine maps it one to one", EnvVars: cmdline.Env("PUBLIC_IP")},

@@ -335,8 +335,8 @@ func ping(c *cli.Context) error {
 		return cmdline.BadInput(errors.New("weir ping takes one peer ID or name, such as weir peers shows"))
 	}
 	count := c.Int("count")
-	if count < 1 || count > pingsMost {
-		return cmdline.BadInput(fmt.Errorf("--count %d: want 1 to %d", count, pingsMost))
+	if count < 1 || count > api.MaxPings {
+		return cmdline.BadInput(fmt.Errorf("--count %d: want 1 to %d", count, api.MaxPings))
 	}
 	id, err := peerCalled(c, c.Args().First())
 	if err != nil {

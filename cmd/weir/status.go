@@ -118,3 +118,26 @@ func provisionLine(s scale.Status, now time.Time) string {
 	}
 	return line
 }
+
+// drainLine is the text of weir status about a drain, after the state.
+func drainLine(s api.Drain) string {
+	if !s.Draining {
+		return ""
+	}
+	line := fmt.Sprintf("; %s, %d left", s.Reason, s.Left)
+	if s.Exit {
+		line += ", ends when empty"
+	}
+	if s.Exit && s.Deadline != nil {
+		line += " or at " + s.Deadline.Local().Format(time.TimeOnly)
+	}
+	return line
+}
+
+// discoveryLine is the line of weir status about discovery.
+func discoveryLine(s api.Status) string {
+	if !s.Discovery.Listed() {
+		return string(s.Discovery)
+	}
+	return fmt.Sprintf("%s, %s", s.Discovery, term.Count(s.Servers, "server listed", "servers listed"))
+}

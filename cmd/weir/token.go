@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/term"
 	"weir/sfu/rights"
@@ -41,7 +42,7 @@ func tokenCommand() *cli.Command {
 					"shell: 'live/*'. '*' is every stream.",
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "key", Usage: "`FILE` that weir token key made", Required: true, EnvVars: cmdline.Env("TOKEN_KEY")},
-					&cli.StringSliceFlag{Name: "network", Usage: "`NAME` of the network in which it is good; repeatable", Value: cli.NewStringSlice(defaultNetwork), EnvVars: cmdline.Env("NETWORK")},
+					&cli.StringSliceFlag{Name: "network", Usage: "`NAME` of the network in which it is good; repeatable", Value: cli.NewStringSlice(api.DefaultNetwork), EnvVars: cmdline.Env("NETWORK")},
 					&cli.BoolFlag{Name: "publish", Usage: "it allows to publish"},
 					&cli.BoolFlag{Name: "view", Usage: "it allows to view"},
 					&cli.DurationFlag{Name: "ttl", Usage: "how long it is good", Value: time.Hour},

@@ -12,6 +12,15 @@ import (
 	"weir/sfu"
 )
 
+// Defaults of weir node, by which clients find it.
+const (
+	DefaultAdmin   = "127.0.0.1:8081" // HOST:PORT of the admin API
+	DefaultNetwork = "open"           // name of the network
+)
+
+// MaxPings bounds one request for pings.
+const MaxPings = 1000
+
 // Requests are the requests to publish and to view that have not been answered.
 type Requests struct {
 	SettingUp int `json:"setting_up"`
