@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
 	"weir/cmd/weir/term"
@@ -35,7 +36,7 @@ func configCommand() *cli.Command {
 				Name: "show", Usage: "the settings in effect at a running node, or those that FILE would give", ArgsUsage: "[FILE [-- FLAGS]]",
 				Description: "Each with where it comes from: default, file and line, environment or flag, of which\n" +
 					"the later is the stronger. Secrets are hidden. With FILE no node is asked.",
-				Flags:  adminFlags(&cli.BoolFlag{Name: "set", Usage: "leave out what has its default"}),
+				Flags:  ask.Flags(&cli.BoolFlag{Name: "set", Usage: "leave out what has its default"}),
 				Action: showConfig,
 			},
 			{
@@ -192,7 +193,7 @@ func showConfig(c *cli.Context) error {
 		if c.Bool("json") {
 			return term.PrintJSON(c, reply)
 		}
-	} else if done, err := get(c, "/config", &reply); done {
+	} else if done, err := ask.Get(c, "/config", &reply); done {
 		return err
 	}
 	w := term.Of(c)

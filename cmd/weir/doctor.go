@@ -18,6 +18,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/doctor"
@@ -124,13 +125,13 @@ func doctorCommand() *cli.Command {
 		Description: "Asks the node to look at its addresses, at whom it should reach, at what holders\n" +
 			"have of it, at clocks and settings. Exits with 1 if something is wrong, and with 2\n" +
 			"if no node answers at --admin.",
-		Flags: adminFlags(),
+		Flags: ask.Flags(),
 		Action: func(c *cli.Context) error {
 			var (
 				d doctor.Diagnosis
 				b []byte // as it came
 			)
-			err := askAdmin(c, func(ctx context.Context, client api.Client) (err error) {
+			err := ask.Node(c, func(ctx context.Context, client api.Client) (err error) {
 				if b, err = client.Raw(ctx, "/doctor"); err != nil {
 					return err
 				}

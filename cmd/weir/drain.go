@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/drain"
 	"weir/cmd/weir/term"
@@ -19,7 +20,7 @@ func drainCommand() *cli.Command {
 	return &cli.Command{
 		Name: "drain", Usage: "have a node take nothing new, and end when it is empty if asked to",
 		Description: "New clients are sent to other nodes; those connected stay until they leave.\nweir undrain takes it back.",
-		Flags: adminFlags(
+		Flags: ask.Flags(
 			&cli.DurationFlag{Name: "deadline", Usage: "with --exit, end after `D` whoever is left; with --wait, wait no longer. 0: no deadline", Value: 10 * time.Minute},
 			&cli.BoolFlag{Name: "exit", Usage: "the node's process ends when it is empty, or at the deadline"},
 			&cli.BoolFlag{Name: "wait", Usage: "return when the node is empty or has ended"},
@@ -34,7 +35,7 @@ func drainCommand() *cli.Command {
 				return err
 			}
 			var s api.Drain
-			if err := post(c, "/drain", body, &s); err != nil {
+			if err := ask.Post(c, "/drain", body, &s); err != nil {
 				return err
 			}
 			if c.Bool("wait") {
@@ -72,7 +73,7 @@ func awaitDrained(c *cli.Context, s api.Drain, deadline time.Duration) (api.Drai
 			return s, cli.Exit(fmt.Sprintf("%s left after %v", term.Count(s.Left, "session or pull", "sessions and pulls"), deadline), cmdline.ExitFailure)
 		}
 		var now api.Status
-		if err := fetch(c, "/status", &now); err != nil {
+		if err := ask.Fetch(c, "/status", &now); err != nil {
 			var exit cli.ExitCoder
 			if s.Exit && errors.As(err, &exit) && exit.ExitCode() == cmdline.ExitConnection {
 				s.Left = 0
@@ -90,10 +91,10 @@ func awaitDrained(c *cli.Context, s api.Drain, deadline time.Duration) (api.Drai
 
 func undrainCommand() *cli.Command {
 	return &cli.Command{
-		Name: "undrain", Usage: "have a draining node take clients again", Flags: adminFlags(),
+		Name: "undrain", Usage: "have a draining node take clients again", Flags: ask.Flags(),
 		Action: func(c *cli.Context) error {
 			var s api.Drain
-			if err := post(c, "/undrain", nil, &s); err != nil {
+			if err := ask.Post(c, "/undrain", nil, &s); err != nil {
 				return err
 			}
 			if c.Bool("json") {

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/sfu/problem"
 )
@@ -37,7 +38,7 @@ func healthcheckCommand() *cli.Command {
 			if d := c.Duration("timeout"); d <= 0 || d > time.Minute {
 				return cmdline.BadInput(fmt.Errorf("--timeout %v: want more than 0, and up to %v", d, time.Minute))
 			}
-			base, err := adminURL(c)
+			base, err := ask.URL(c)
 			if err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/dht"
 	"weir/dht/directory"
 )
@@ -179,10 +180,10 @@ func networkCommand() *cli.Command {
 			Description: "The token has the network's name, addresses to join by, and whose policies apply. It\n" +
 				"carries no secret and proves nothing: until networks have members, whoever can reach\n" +
 				"a node can join.",
-			Flags: adminFlags(),
+			Flags: ask.Flags(),
 			Action: func(c *cli.Context) error {
 				var reply api.Invitation
-				if done, err := get(c, "/invite", &reply); done {
+				if done, err := ask.Get(c, "/invite", &reply); done {
 					return err
 				}
 				_, err := fmt.Fprintln(c.App.Writer, reply.Token)

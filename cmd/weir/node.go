@@ -22,6 +22,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/ledger"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
@@ -106,7 +107,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: cmdline.Env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: cmdline.Env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: cmdline.Env("LOG_FORMAT")},
-		}, slices.Concat(certs.Flags(), rightsFlags(), discoveryFlags(), spans.Flags())...),
+		}, slices.Concat(certs.Flags(), rightsFlags(), ask.DiscoveryFlags(), spans.Flags())...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return cmdline.BadInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -295,7 +296,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if cfg.tracing, err = spans.ConfigOf(c); err != nil {
 		return cfg, err
 	}
-	if cfg.discovery, cfg.servers, err = discoveryOf(c, cfg.log); err != nil {
+	if cfg.discovery, cfg.servers, err = ask.DiscoveryOf(c, cfg.log); err != nil {
 		return cfg, err
 	}
 	if cfg.policy, err = policies.Open(c.String("policy"), cfg.log); err != nil {

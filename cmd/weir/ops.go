@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/names"
@@ -40,7 +41,7 @@ func eventsCommand() *cli.Command {
 			"  weir events --since 10m\n" +
 			"  weir events --follow --kind peer,node\n\n" +
 			"Kinds:\n" + strings.Join(kinds, "\n"),
-		Flags: adminFlags(
+		Flags: ask.Flags(
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what happens, until interrupted"},
 			&cli.StringFlag{Name: "since", Usage: "begin `WHEN`: how long ago (10m), a time (2006-01-02T15:04:05Z), or after the number of an event"},
 			&cli.StringFlag{Name: "trace", Usage: "only those of the request whose answer named the trace `ID`, as trace_id"},
@@ -75,7 +76,7 @@ func showEvents(c *cli.Context) error {
 	}
 	q := url.Values{"since": {c.String("since")}}
 	if c.Bool("follow") {
-		return follow(c, "/events?"+q.Encode(), func(data []byte) error {
+		return ask.Follow(c, "/events?"+q.Encode(), func(data []byte) error {
 			var e event.Event
 			if err := json.Unmarshal(data, &e); err != nil {
 				return err
@@ -85,7 +86,7 @@ func showEvents(c *cli.Context) error {
 	}
 	q.Set("follow", "false")
 	var list []event.Event
-	if err := fetch(c, "/events?"+q.Encode(), &list); err != nil {
+	if err := ask.Fetch(c, "/events?"+q.Encode(), &list); err != nil {
 		return err
 	}
 	for _, e := range list {
@@ -143,32 +144,32 @@ func sessionsCommand() *cli.Command {
 		Name: "sessions", Usage: "the publishers and viewers of a running node: list, end",
 		Description: "BITRATE and LOSS are those of the last seconds, RTT is by a viewer's last report.\n" +
 			"SENT BY is the node that redirected the client here.",
-		Flags: adminFlags(),
+		Flags: ask.Flags(),
 		Action: func(c *cli.Context) error {
 			if err := cmdline.NoArguments(c); err != nil {
 				return err
 			}
 			var all []sfu.SessionStatus
-			if done, err := get(c, "/sessions", &all); done {
+			if done, err := ask.Get(c, "/sessions", &all); done {
 				return err
 			}
 			if len(all) == 0 {
 				fmt.Fprintln(c.App.Writer, "no sessions at this node")
 				return nil
 			}
-			printSessions(term.Of(c), all, namesOf(c), time.Now())
+			printSessions(term.Of(c), all, ask.NamesOf(c), time.Now())
 			return nil
 		},
 		Subcommands: []*cli.Command{{
 			Name: "end", Usage: "end one session", ArgsUsage: "ID",
 			Description: "ID is what weir sessions prints, or the beginning of it.",
-			Flags:       adminFlags(),
+			Flags:       ask.Flags(),
 			Action: func(c *cli.Context) error {
 				if c.NArg() != 1 {
 					return cmdline.BadInput(errors.New("weir sessions end takes the ID of one session, which weir sessions prints"))
 				}
 				var ended api.EndedSession
-				if err := post(c, "/sessions/"+url.PathEscape(c.Args().First())+"/end", nil, &ended); err != nil {
+				if err := ask.Post(c, "/sessions/"+url.PathEscape(c.Args().First())+"/end", nil, &ended); err != nil {
 					return err
 				}
 				if c.Bool("json") {
@@ -211,7 +212,7 @@ func endStream(c *cli.Context) error {
 		return cmdline.BadInput(errors.New("weir streams end takes the name of one stream"))
 	}
 	var ended map[string]string
-	if err := post(c, "/streams/end?"+url.Values{"stream": {c.Args().First()}}.Encode(), nil, &ended); err != nil {
+	if err := ask.Post(c, "/streams/end?"+url.Values{"stream": {c.Args().First()}}.Encode(), nil, &ended); err != nil {
 		return err
 	}
 	if c.Bool("json") {
@@ -226,7 +227,7 @@ func decisionsCommand() *cli.Command {
 		Name: "decisions", Usage: "the last placements of a running node, and why",
 		Description: "A placement is made when a client is sent to another node, and when a stream is\n" +
 			"pulled from one. The last 64 are kept.",
-		Flags: adminFlags(
+		Flags: ask.Flags(
 			&cli.IntFlag{Name: "last", Usage: "the last `N` only", Value: 20},
 			&cli.BoolFlag{Name: "explain", Usage: "every candidate of each, with its score by term or the rule that rejected it, and the reservations asked for"},
 		),
@@ -239,7 +240,7 @@ func decisionsCommand() *cli.Command {
 				return cmdline.BadInput(fmt.Errorf("--last %d: want 1 or more", last))
 			}
 			var all []dht.Decision
-			if done, err := get(c, "/decisions", &all); done {
+			if done, err := ask.Get(c, "/decisions", &all); done {
 				return err
 			}
 			if len(all) == 0 {
@@ -247,7 +248,7 @@ func decisionsCommand() *cli.Command {
 				return nil
 			}
 			all = all[max(0, len(all)-last):]
-			w, known := term.Of(c), namesOf(c)
+			w, known := term.Of(c), ask.NamesOf(c)
 			if c.Bool("explain") {
 				for _, d := range all {
 					explainDecision(w, d, known)
@@ -323,7 +324,7 @@ func pingCommand() *cli.Command {
 	return &cli.Command{
 		Name: "ping", Usage: "measure round trips from a running node to another", ArgsUsage: "PEER|NAME",
 		Description: "By libp2p's ping protocol, over the connection that nodes use among themselves.\nExits with 1 if no ping was answered.",
-		Flags: adminFlags(
+		Flags: ask.Flags(
 			&cli.IntFlag{Name: "count", Aliases: []string{"c"}, Usage: "how many `PINGS`, one a second", Value: 5},
 		),
 		Action: ping,
@@ -338,15 +339,15 @@ func ping(c *cli.Context) error {
 	if count < 1 || count > api.MaxPings {
 		return cmdline.BadInput(fmt.Errorf("--count %d: want 1 to %d", count, api.MaxPings))
 	}
-	id, err := peerCalled(c, c.Args().First())
+	id, err := ask.PeerCalled(c, c.Args().First())
 	if err != nil {
 		return err
 	}
 	w := term.Of(c)
-	known := namesOf(c)
+	known := ask.NamesOf(c)
 	var p pings
 	q := url.Values{"peer": {id.String()}, "count": {fmt.Sprint(count)}}
-	err = follow(c, "/ping?"+q.Encode(), func(data []byte) error {
+	err = ask.Follow(c, "/ping?"+q.Encode(), func(data []byte) error {
 		var r api.Ping
 		if err := json.Unmarshal(data, &r); err != nil {
 			return err

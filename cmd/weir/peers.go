@@ -6,27 +6,28 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/term"
 	"weir/dht/inspect"
 )
 
 func peersCommand() *cli.Command {
 	return &cli.Command{
-		Name: "peers", Usage: "known and connected peers of a running node", Flags: adminFlags(),
+		Name: "peers", Usage: "known and connected peers of a running node", Flags: ask.Flags(),
 		Description: "RTT is measured, PREDICTED modelled from both nodes' network coordinates; ERROR is\n" +
 			"how far the peer trusts its own (0 fully, 1 not at all). CLOCK is how far the\n" +
 			"peer's clock is ahead of this node's. HOLDER tells who holds the records of this\n" +
 			"node's neighbourhood.",
 		Action: func(c *cli.Context) error {
 			var peers []inspect.PeerInfo
-			if done, err := get(c, "/peers", &peers); done {
+			if done, err := ask.Get(c, "/peers", &peers); done {
 				return err
 			}
 			if len(peers) == 0 {
 				fmt.Fprintln(c.App.Writer, "no peers: weir doctor says why")
 				return nil
 			}
-			known := namesOf(c)
+			known := ask.NamesOf(c)
 			term.Table(term.Of(c), "NAME\tCONNECTED\tRTT\tHOLDER\tHOLDS\tPEER\tCLOCK\tPREDICTED\tERROR\tADDRESS", func(row func(...any)) {
 				for _, p := range peers {
 					row(term.Called(known.Of(p.ID)), connectionStyle(p).Of(connection(p)), term.Millis(p.RTT), term.YesNo(p.Holder), holdings(p), p.ID,

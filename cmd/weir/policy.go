@@ -14,6 +14,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/signed"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/policies"
@@ -51,7 +52,7 @@ func policyCommand() *cli.Command {
 				},
 			},
 			{
-				Name: "show", Usage: "the policy in force at a running node, or the built-in one", Flags: adminFlags(
+				Name: "show", Usage: "the policy in force at a running node, or the built-in one", Flags: ask.Flags(
 					&cli.BoolFlag{Name: "default", Usage: "the built-in one; no node is asked"},
 				),
 				Action: showPolicy,
@@ -64,7 +65,7 @@ func policyCommand() *cli.Command {
 				Action:      policyKey,
 			},
 			{
-				Name: "push", Usage: "sign a policy and give it to the whole network", ArgsUsage: "FILE", Flags: adminFlags(
+				Name: "push", Usage: "sign a policy and give it to the whole network", ArgsUsage: "FILE", Flags: ask.Flags(
 					&cli.StringFlag{Name: "key", Usage: "`DIR` of the operator's key", Required: true, EnvVars: cmdline.Env("OPERATOR_KEY")},
 					&cli.Uint64Flag{Name: "as", Usage: "`VERSION` to give it", DefaultText: "one above what the node holds, whatever the file says"},
 				),
@@ -72,7 +73,7 @@ func policyCommand() *cli.Command {
 				Action:      pushPolicy,
 			},
 			{
-				Name: "history", Usage: "the policies that a node has been given, newest first", Flags: adminFlags(),
+				Name: "history", Usage: "the policies that a node has been given, newest first", Flags: ask.Flags(),
 				Action: policyHistory,
 			},
 		},
@@ -118,7 +119,7 @@ func pushPolicy(c *cli.Context) error {
 	version := c.Uint64("as")
 	if !c.IsSet("as") {
 		var held policy.Policy
-		if err := fetch(c, "/policy", &held); err != nil {
+		if err := ask.Fetch(c, "/policy", &held); err != nil {
 			return err
 		}
 		version = held.Version + 1
@@ -128,7 +129,7 @@ func pushPolicy(c *cli.Context) error {
 		return cmdline.BadInput(err)
 	}
 	var applied api.PolicyVersion
-	if err := post(c, "/policy", sealed, &applied); err != nil {
+	if err := ask.Post(c, "/policy", sealed, &applied); err != nil {
 		return err
 	}
 	if c.Bool("json") {
@@ -140,7 +141,7 @@ func pushPolicy(c *cli.Context) error {
 
 func policyHistory(c *cli.Context) error {
 	var list []api.PolicyVersion
-	if done, err := get(c, "/policy/history", &list); done {
+	if done, err := ask.Get(c, "/policy/history", &list); done {
 		return err
 	}
 	term.Table(term.Of(c), "VERSION\tNAME\tIN FORCE\tSIGNED\tBY\tSUM", func(row func(...any)) {
@@ -179,7 +180,7 @@ func checkPolicy(c *cli.Context) error {
 func showPolicy(c *cli.Context) error {
 	p := policy.Default()
 	if !c.Bool("default") {
-		if done, err := get(c, "/policy", &p); done {
+		if done, err := ask.Get(c, "/policy", &p); done {
 			return err
 		}
 	} else if c.Bool("json") {

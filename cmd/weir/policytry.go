@@ -15,6 +15,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/policies"
@@ -29,7 +30,7 @@ func tryPolicyCommand() *cli.Command {
 			"likely a node is to be asked first by who sees them all. The node itself is left out,\n" +
 			"as when it looks for another's help. It judges all regions that it knows of; a real\n" +
 			"placement begins in one, and goes on only if nobody there has much room.",
-		Flags: adminFlags(
+		Flags: ask.Flags(
 			&cli.StringFlag{Name: "need", Usage: "uplink needed, such as 5mbps; default: what viewers and publishers are assumed to take"},
 			&cli.StringFlag{Name: "stream", Usage: "`NAME` of a stream: try who would be pulled from, too"},
 			&cli.StringFlag{Name: "region", Usage: "`LABEL` to prefer"},
@@ -50,13 +51,13 @@ func tryPolicy(c *cli.Context) error {
 	}
 	q := url.Values{"file": {name}, "uplink": {c.String("need")}, "stream": {c.String("stream")}, "region": {c.String("region")}}
 	var t api.PolicyTrial
-	if err := post(c, "/policy/try?"+q.Encode(), text, &t); err != nil {
+	if err := ask.Post(c, "/policy/try?"+q.Encode(), text, &t); err != nil {
 		return err
 	}
 	if c.Bool("json") {
 		err = term.PrintJSON(c, t)
 	} else {
-		printPolicyTrial(term.Of(c), t, namesOf(c))
+		printPolicyTrial(term.Of(c), t, ask.NamesOf(c))
 	}
 	if i := slices.IndexFunc(t.Needs, nobody); err == nil && i >= 0 && c.Bool("fail-if-none") {
 		return cli.Exit(fmt.Sprintf("by this policy nobody would be chosen for %s", t.Needs[i].Need.Purpose), cmdline.ExitFailure)

@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/survey"
@@ -29,11 +30,11 @@ import (
 // recordFlags are the flags of the records commands, which read through a node
 // or join the network themselves.
 func recordFlags(more ...cli.Flag) []cli.Flag {
-	return append(adminFlags(append(more,
+	return append(ask.Flags(append(more,
 		&cli.StringSliceFlag{Name: "bootstrap", Usage: "join the network by `MULTIADDR` as a client instead of asking a running node; repeatable", EnvVars: cmdline.Env("BOOTSTRAP")},
 		&cli.StringFlag{Name: "network", Usage: "`NAME` of the network to join", Value: "open", EnvVars: cmdline.Env("NETWORK")},
 		&cli.StringFlag{Name: "stream", Usage: "the records of this `STREAM`'s carriers instead of the nodes'"},
-	)...), discoveryFlags()...)
+	)...), ask.DiscoveryFlags()...)
 }
 
 func recordsCommand() *cli.Command {
@@ -57,11 +58,11 @@ func recordsCommand() *cli.Command {
 // readRecords reads the records selected by the flags.
 func readRecords(c *cli.Context) (list api.Records, done bool, err error) {
 	stream := c.String("stream")
-	if !standalone(c) {
-		done, err = get(c, "/records?stream="+url.QueryEscape(stream), &list)
+	if !ask.Standalone(c) {
+		done, err = ask.Get(c, "/records?stream="+url.QueryEscape(stream), &list)
 		return list, done, err
 	}
-	n, leave, err := join(c)
+	n, leave, err := ask.Join(c)
 	if err != nil {
 		return list, true, err
 	}
@@ -191,15 +192,15 @@ func getRecords(c *cli.Context) error {
 		return cmdline.BadInput(errors.New("records get takes one peer ID or name, such as weir peers shows"))
 	}
 	id, err := peer.Decode(c.Args().First())
-	if err != nil && !standalone(c) {
-		id, err = peerCalled(c, c.Args().First())
+	if err != nil && !ask.Standalone(c) {
+		id, err = ask.PeerCalled(c, c.Args().First())
 	}
 	if err != nil {
 		return cmdline.BadInput(err)
 	}
 	var entries []api.Record
-	if standalone(c) {
-		n, leave, err := join(c)
+	if ask.Standalone(c) {
+		n, leave, err := ask.Join(c)
 		if err != nil {
 			return err
 		}
@@ -210,7 +211,7 @@ func getRecords(c *cli.Context) error {
 		if c.Bool("json") {
 			return term.PrintJSON(c, entries)
 		}
-	} else if done, err := get(c, "/records/"+id.String(), &entries); done {
+	} else if done, err := ask.Get(c, "/records/"+id.String(), &entries); done {
 		return err
 	}
 	if out := c.String("out"); out != "" && len(entries) > 0 {
@@ -256,8 +257,8 @@ func watchRecords(c *cli.Context) error {
 		}
 		return nil
 	}
-	if !standalone(c) {
-		return follow(c, "/records/watch?stream="+url.QueryEscape(c.String("stream")), func(data []byte) error {
+	if !ask.Standalone(c) {
+		return ask.Follow(c, "/records/watch?stream="+url.QueryEscape(c.String("stream")), func(data []byte) error {
 			var e api.RecordChange
 			if err := json.Unmarshal(data, &e); err != nil {
 				return err
@@ -265,7 +266,7 @@ func watchRecords(c *cli.Context) error {
 			return show(e)
 		})
 	}
-	n, leave, err := join(c)
+	n, leave, err := ask.Join(c)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
 	"weir/cmd/weir/term"
@@ -273,13 +274,13 @@ func reloadCommand() *cli.Command {
 			"--linger, --policy, --stop-timeout and --log-level change at once; of other settings that\n" +
 			"have changed it says that they need a restart. If the file has a mistake, nothing changes.\n" +
 			"Exits with 3 then.",
-		Flags: adminFlags(),
+		Flags: ask.Flags(),
 		Action: func(c *cli.Context) error {
 			if err := cmdline.NoArguments(c); err != nil {
 				return err
 			}
 			var r api.Reload
-			if err := post(c, "/reload", nil, &r); err != nil {
+			if err := ask.Post(c, "/reload", nil, &r); err != nil {
 				return err
 			}
 			var err error

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity/policy"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
@@ -22,7 +23,7 @@ func selectCommand() *cli.Command {
 		Name: "select", Usage: "which node would be chosen now, and why",
 		Description: "Asks the running node to choose as it would for a client that it cannot take\n" +
 			"itself. Nothing is reserved.",
-		Flags: adminFlags(
+		Flags: ask.Flags(
 			&cli.BoolFlag{Name: "explain", Usage: "every candidate, with its score by term or the rule that rejected it"},
 			&cli.StringFlag{Name: "need", Usage: "uplink needed, such as 5mbps", Value: "2.5mbps"},
 			&cli.StringFlag{Name: "purpose", Usage: "view, publish or cascade", Value: "view"},
@@ -38,10 +39,10 @@ func selectCommand() *cli.Command {
 			}
 			q := url.Values{"uplink": {c.String("need")}, "purpose": {c.String("purpose")}, "stream": {c.String("stream")}, "region": {c.String("region")}}
 			var d dht.Decision
-			if done, err := get(c, "/select?"+q.Encode(), &d); done {
+			if done, err := ask.Get(c, "/select?"+q.Encode(), &d); done {
 				return err
 			}
-			return printDecision(term.Of(c), d, namesOf(c), c.Bool("explain"))
+			return printDecision(term.Of(c), d, ask.NamesOf(c), c.Bool("explain"))
 		},
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/capacity/policy"
 	"weir/capacity/scope"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/drain"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/hook"
@@ -250,7 +251,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	config := dht.Config{
 		Operator: cfg.operator, Apply: n.policies.Apply,
 		Key: key, Network: cfg.network, Bootstrap: bootstrap, Seeds: cfg.seeds, PublicIP: cfg.publicIP,
-		Discovery: cfg.discovery, Servers: serversOf(cfg.servers),
+		Discovery: cfg.discovery, Servers: ask.ServersOf(cfg.servers),
 		PeerFile: filepath.Join(cfg.dataDir, "peers.json"),
 		Policy:   n.policy.Policy,
 		Sample:   n.sample,

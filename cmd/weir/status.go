@@ -12,6 +12,7 @@ import (
 
 	"weir/capacity"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
 	"weir/dht/scale"
@@ -20,17 +21,17 @@ import (
 
 func statusCommand() *cli.Command {
 	return &cli.Command{
-		Name: "status", Usage: "what a running node is doing", Flags: adminFlags(),
+		Name: "status", Usage: "what a running node is doing", Flags: ask.Flags(),
 		Action: func(c *cli.Context) error {
 			var s api.Status
-			if done, err := get(c, "/status", &s); done {
+			if done, err := ask.Get(c, "/status", &s); done {
 				return err
 			}
 			var links []sfu.LinkStatus
-			if _, err := get(c, "/links", &links); err != nil {
+			if _, err := ask.Get(c, "/links", &links); err != nil {
 				return err
 			}
-			printStatus(term.Of(c), s, links, namesOf(c))
+			printStatus(term.Of(c), s, links, ask.NamesOf(c))
 			return nil
 		},
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
@@ -19,9 +20,9 @@ func streamsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "streams", Usage: "the streams of the network: list, tree, end",
 		Subcommands: []*cli.Command{
-			{Name: "list", Usage: "all streams", Flags: adminFlags(), Action: func(c *cli.Context) error {
+			{Name: "list", Usage: "all streams", Flags: ask.Flags(), Action: func(c *cli.Context) error {
 				var all api.Streams
-				if done, err := get(c, "/streams", &all); done {
+				if done, err := ask.Get(c, "/streams", &all); done {
 					return err
 				}
 				switch {
@@ -32,14 +33,14 @@ func streamsCommand() *cli.Command {
 				}
 				return missing(c.App.Writer, all.Hearing, all.Silent)
 			}},
-			{Name: "end", Usage: "end a stream that is published at this node", ArgsUsage: "STREAM", Flags: adminFlags(), Action: endStream},
-			{Name: "tree", Usage: "who carries a stream", ArgsUsage: "STREAM", Flags: adminFlags(), Action: func(c *cli.Context) error {
+			{Name: "end", Usage: "end a stream that is published at this node", ArgsUsage: "STREAM", Flags: ask.Flags(), Action: endStream},
+			{Name: "tree", Usage: "who carries a stream", ArgsUsage: "STREAM", Flags: ask.Flags(), Action: func(c *cli.Context) error {
 				if c.NArg() != 1 {
 					return cmdline.BadInput(errors.New("streams tree takes the name of one stream"))
 				}
 				name := c.Args().First()
 				var all api.Streams
-				if done, err := get(c, "/streams", &all); done {
+				if done, err := ask.Get(c, "/streams", &all); done {
 					return err
 				}
 				i := slices.IndexFunc(all.Streams, func(s api.Stream) bool { return s.Stream == name })

@@ -16,6 +16,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/term"
@@ -310,7 +311,7 @@ func stressOf(e api.Record) float64 {
 // read are noted; the error is that the node does not answer.
 func readTop(c *cli.Context) (topData, error) {
 	var d topData
-	if err := fetch(c, "/status", &d.status); err != nil {
+	if err := ask.Fetch(c, "/status", &d.status); err != nil {
 		return d, err
 	}
 	var (
@@ -319,7 +320,7 @@ func readTop(c *cli.Context) (topData, error) {
 	)
 	read := func(what, path string, v any) {
 		work.Go(func() {
-			if err := fetch(c, path, v); err != nil {
+			if err := ask.Fetch(c, path, v); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				d.unknown = append(d.unknown, what+": "+err.Error())
@@ -335,7 +336,7 @@ func readTop(c *cli.Context) (topData, error) {
 	read("links", "/links", &d.links)
 	read("sessions", "/sessions", &d.sessions)
 	read("events", "/events?follow=false&since=1h", &d.events)
-	work.Go(func() { d.known = namesOf(c) })
+	work.Go(func() { d.known = ask.NamesOf(c) })
 	work.Wait()
 	d.nodes, d.streams = records.Records, all.Streams
 	if silent := all.Hearing.String(); silent != "" {
@@ -351,7 +352,7 @@ func topCommand() *cli.Command {
 		Name: "top", Usage: "nodes, streams, links, sessions and events, live",
 		Description: "As a running node sees them, once a second. Tab goes from list to list, Enter gives\n" +
 			"one the whole screen, the arrows scroll, q quits.",
-		Flags: adminFlags(&cli.BoolFlag{Name: "once", Usage: "print what there is now, and end"}),
+		Flags: ask.Flags(&cli.BoolFlag{Name: "once", Usage: "print what there is now, and end"}),
 		Action: func(c *cli.Context) error {
 			if err := cmdline.NoArguments(c); err != nil {
 				return err

@@ -1,4 +1,4 @@
-package main
+package ask
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 // joinTimeout bounds joining a network as a client.
 const joinTimeout = 10 * time.Second
 
-// join joins the network named by the flags.
-func join(c *cli.Context) (*dht.Node, func(), error) {
+// Join joins the network named by the flags.
+func Join(c *cli.Context) (*dht.Node, func(), error) {
 	var bootstrap []peer.AddrInfo
 	for _, s := range c.StringSlice("bootstrap") {
 		info, err := dht.ParseBootstrap(s)
@@ -31,7 +31,7 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 		}
 		bootstrap = append(bootstrap, info)
 	}
-	discovery, servers, err := discoveryOf(c, nil)
+	discovery, servers, err := DiscoveryOf(c, nil)
 	if err != nil {
 		return nil, nil, cmdline.BadInput(err)
 	}
@@ -40,7 +40,7 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 		return nil, nil, err
 	}
 	n, err := dht.Listen(dht.Config{
-		Key: key, Network: c.String("network"), Bootstrap: bootstrap, Discovery: discovery, Servers: serversOf(servers),
+		Key: key, Network: c.String("network"), Bootstrap: bootstrap, Discovery: discovery, Servers: ServersOf(servers),
 		Client: true, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -74,8 +74,8 @@ func join(c *cli.Context) (*dht.Node, func(), error) {
 	return n, leave, nil
 }
 
-// standalone reports whether the command has to join the network itself.
-func standalone(c *cli.Context) bool {
+// Standalone reports whether the command has to join the network itself.
+func Standalone(c *cli.Context) bool {
 	return (c.IsSet("bootstrap") || c.IsSet("server") || c.IsSet("server-list")) && !(c.IsSet("admin") && flagGiven(c, "admin"))
 }
 

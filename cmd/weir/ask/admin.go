@@ -1,4 +1,4 @@
-package main
+package ask
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 // adminTimeout bounds one request to the admin API.
 const adminTimeout = 10 * time.Second
 
-// adminFlags are the flags of every command that asks a running node.
-func adminFlags(more ...cli.Flag) []cli.Flag {
+// Flags are the flags of every command that asks a running node.
+func Flags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "admin", Usage: "`ADDR` of a running node's admin API", Value: api.DefaultAdmin, EnvVars: cmdline.Env("ADMIN")},
 		&cli.BoolFlag{Name: "json", Usage: "print what the API returns"},
@@ -30,8 +30,8 @@ func adminFlags(more ...cli.Flag) []cli.Flag {
 	}, more...)
 }
 
-// adminURL returns --admin as a complete URL.
-func adminURL(c *cli.Context) (string, error) {
+// URL returns --admin as a complete URL.
+func URL(c *cli.Context) (string, error) {
 	addr := c.String("admin")
 	if !strings.Contains(addr, "://") {
 		addr = "http://" + addr
@@ -45,7 +45,7 @@ func adminURL(c *cli.Context) (string, error) {
 
 // adminOf returns a client of the node at --admin.
 func adminOf(c *cli.Context) (api.Client, error) {
-	base, err := adminURL(c)
+	base, err := URL(c)
 	return api.Client{URL: base}, err
 }
 
@@ -76,8 +76,8 @@ func adminExit(err error) error {
 	return err
 }
 
-// askAdmin calls f with a client of the node at --admin, for adminTimeout at most.
-func askAdmin(c *cli.Context, f func(context.Context, api.Client) error) error {
+// Node calls f with a client of the node at --admin, for adminTimeout at most.
+func Node(c *cli.Context, f func(context.Context, api.Client) error) error {
 	client, err := adminOf(c)
 	if err != nil {
 		return err
@@ -87,15 +87,15 @@ func askAdmin(c *cli.Context, f func(context.Context, api.Client) error) error {
 	return adminExit(f(ctx, client))
 }
 
-// get asks the admin API and decodes its answer into v. With --json the answer
+// Get asks the admin API and decodes its answer into v. With --json the answer
 // is printed as it is. done reports that the command is finished, also after an
 // error.
-func get(c *cli.Context, path string, v any) (done bool, err error) {
+func Get(c *cli.Context, path string, v any) (done bool, err error) {
 	if !c.Bool("json") {
-		err := fetch(c, path, v)
+		err := Fetch(c, path, v)
 		return err != nil, err
 	}
-	return true, askAdmin(c, func(ctx context.Context, client api.Client) error {
+	return true, Node(c, func(ctx context.Context, client api.Client) error {
 		b, err := client.Raw(ctx, path)
 		if err == nil {
 			_, err = c.App.Writer.Write(b)
@@ -104,19 +104,19 @@ func get(c *cli.Context, path string, v any) (done bool, err error) {
 	})
 }
 
-// fetch asks the admin API regardless of --json; post does the same and sends
+// Fetch asks the admin API regardless of --json; post does the same and sends
 // body.
-func fetch(c *cli.Context, path string, v any) error {
-	return askAdmin(c, func(ctx context.Context, client api.Client) error { return client.Get(ctx, path, v) })
+func Fetch(c *cli.Context, path string, v any) error {
+	return Node(c, func(ctx context.Context, client api.Client) error { return client.Get(ctx, path, v) })
 }
 
-func post(c *cli.Context, path string, body []byte, v any) error {
-	return askAdmin(c, func(ctx context.Context, client api.Client) error { return client.Post(ctx, path, body, v) })
+func Post(c *cli.Context, path string, body []byte, v any) error {
+	return Node(c, func(ctx context.Context, client api.Client) error { return client.Post(ctx, path, body, v) })
 }
 
-// follow reads server-sent events until the stream ends, f fails, or the
+// Follow reads server-sent events until the stream ends, f fails, or the
 // command is interrupted, which is the normal end of a watch.
-func follow(c *cli.Context, path string, f func(data []byte) error) error {
+func Follow(c *cli.Context, path string, f func(data []byte) error) error {
 	client, err := adminOf(c)
 	if err != nil {
 		return err
@@ -128,11 +128,11 @@ func follow(c *cli.Context, path string, f func(data []byte) error) error {
 	return adminExit(err)
 }
 
-// namesOf returns the names known to the node that the command asks, or none if
+// NamesOf returns the names known to the node that the command asks, or none if
 // it does not answer: a table is still useful without names.
-func namesOf(c *cli.Context) names.Names {
+func NamesOf(c *cli.Context) names.Names {
 	var known map[string]string
-	if fetch(c, "/names", &known) != nil {
+	if Fetch(c, "/names", &known) != nil {
 		return names.New(nil)
 	}
 	byID := make(map[peer.ID]string, len(known))
@@ -144,12 +144,12 @@ func namesOf(c *cli.Context) names.Names {
 	return names.New(byID)
 }
 
-// peerCalled resolves s, a name or the end of a peer ID, to a node.
-func peerCalled(c *cli.Context, s string) (peer.ID, error) {
+// PeerCalled resolves s, a name or the end of a peer ID, to a node.
+func PeerCalled(c *cli.Context, s string) (peer.ID, error) {
 	if id, err := peer.Decode(s); err == nil {
 		return id, nil
 	}
-	known := namesOf(c)
+	known := NamesOf(c)
 	switch found := known.Find(s); len(found) {
 	case 1:
 		return found[0], nil

@@ -1,4 +1,4 @@
-package main
+package ask
 
 import (
 	"errors"
@@ -12,9 +12,9 @@ import (
 	"weir/dht/directory"
 )
 
-// discoveryFlags select the nodes that hold records. They must be the same at
+// DiscoveryFlags select the nodes that hold records. They must be the same at
 // every node and client of a network.
-func discoveryFlags() []cli.Flag {
+func DiscoveryFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "discovery", Usage: "who holds the records: kademlia (the nodes closest to the key), broker (the servers listed), pull (each server listed its own) or push (every server listed)", Value: string(directory.Kademlia), EnvVars: cmdline.Env("DISCOVERY")},
 		&cli.StringSliceFlag{Name: "server", Usage: "`MULTIADDR` of a server for --discovery broker, pull or push, with /p2p/ID; repeatable", EnvVars: cmdline.Env("SERVER")},
@@ -22,8 +22,8 @@ func discoveryFlags() []cli.Flag {
 	}
 }
 
-// discoveryOf reads discoveryFlags. The list is nil if the mode uses none.
-func discoveryOf(c *cli.Context, log *slog.Logger) (directory.Mode, *directory.ServerList, error) {
+// DiscoveryOf reads discoveryFlags. The list is nil if the mode uses none.
+func DiscoveryOf(c *cli.Context, log *slog.Logger) (directory.Mode, *directory.ServerList, error) {
 	discovery, err := directory.ParseMode(c.String("discovery"))
 	if err != nil {
 		return "", nil, fmt.Errorf("--%w", err)
@@ -53,8 +53,8 @@ func discoveryOf(c *cli.Context, log *slog.Logger) (directory.Mode, *directory.S
 	return discovery, list, err
 }
 
-// serversOf returns a list in the form of a [dht.Config].
-func serversOf(l *directory.ServerList) func() []peer.AddrInfo {
+// ServersOf returns a list in the form of a [dht.Config].
+func ServersOf(l *directory.ServerList) func() []peer.AddrInfo {
 	if l == nil {
 		return nil
 	}
