@@ -12,6 +12,7 @@ import (
 
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/show"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
@@ -84,10 +85,10 @@ func (d *demo) showNetwork(ctx context.Context) error {
 	}
 	d.screen.flush()
 	d.screen.title("What the nodes publish about themselves (weir records list)")
-	printRecords(term.Terminal{Writer: d.screen.out}, records.Records)
+	show.PrintRecords(term.Terminal{Writer: d.screen.out}, records.Records)
 	d.screen.title("Who pulls the stream from whom (weir streams tree %s)", demoStream)
 	if len(tree.Carriers) > 0 {
-		printTree(term.Terminal{Writer: d.screen.out}, tree)
+		show.PrintTree(term.Terminal{Writer: d.screen.out}, tree)
 	} else {
 		fmt.Fprintln(d.screen.out, "no records of the stream yet")
 	}

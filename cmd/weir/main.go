@@ -8,6 +8,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/logs"
 	"weir/cmd/weir/media"
+	"weir/cmd/weir/show"
 )
 
 func main() {
@@ -53,16 +54,16 @@ func commands() []*cli.Command {
 		testnetCommand(),
 	)
 	add(inspectCategory,
-		statusCommand(),
-		peersCommand(),
-		pingCommand(),
-		topCommand(),
-		recordsCommand(),
-		streamsCommand(),
-		sessionsCommand(),
-		eventsCommand(),
-		selectCommand(),
-		decisionsCommand(),
+		show.StatusCommand(),
+		show.PeersCommand(),
+		show.PingCommand(),
+		show.TopCommand(),
+		show.RecordsCommand(),
+		show.StreamsCommand(),
+		show.SessionsCommand(),
+		show.EventsCommand(),
+		show.SelectCommand(),
+		show.DecisionsCommand(),
 		doctorCommand(),
 	)
 	add(manageCategory,

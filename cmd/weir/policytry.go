@@ -19,6 +19,7 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/names"
 	"weir/cmd/weir/policies"
+	"weir/cmd/weir/show"
 	"weir/cmd/weir/term"
 )
 
@@ -225,9 +226,9 @@ func unlessRejected(s policy.Standing, format string, v any) string {
 func why(before, after policy.Standing) string {
 	switch {
 	case after.Rule == "" && before.Rule == "":
-		return byTerm(after.Terms)
+		return show.ByTerm(after.Terms)
 	case after.Rule == "":
-		return arrow("rule "+before.Rule, byTerm(after.Terms))
+		return arrow("rule "+before.Rule, show.ByTerm(after.Terms))
 	case before.Rule == "":
 		return "rule " + after.Rule
 	}

@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"bytes"
@@ -34,11 +34,11 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 	stream := api.Stream{Stream: evil, Tracks: []string{evil}, Carriers: []api.Carrier{{Node: peer.ID("a"), Name: evil, URL: evil, Origin: true}}}
 	for name, print := range map[string]func(w term.Terminal){
 		"select --explain": func(w term.Terminal) { _ = printDecision(w, d, names.New(map[peer.ID]string{"a": evil}), true) },
-		"records list":     func(w term.Terminal) { printRecords(w, []api.Record{{Record: record, Node: "a"}, {Error: evil}}) },
+		"records list":     func(w term.Terminal) { PrintRecords(w, []api.Record{{Record: record, Node: "a"}, {Error: evil}}) },
 		"records list copies": func(w term.Terminal) {
 			printCopies(w, []api.Record{{Error: evil}, {Record: record, Copies: []api.RecordCopy{{Topic: dht.Topic(evil)}}}})
 		},
-		"streams tree": func(w term.Terminal) { printTree(w, stream) },
+		"streams tree": func(w term.Terminal) { PrintTree(w, stream) },
 		"doctor": func(w term.Terminal) {
 			doctor.Print(w, doctor.Diagnosis{Checks: []doctor.Check{{Name: "x", Seen: evil, Do: evil}}})
 		},
@@ -61,7 +61,7 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 
 func TestSingularAndPlural(t *testing.T) {
 	var b bytes.Buffer
-	printTree(term.Terminal{Writer: &b}, api.Stream{Stream: "demo", Viewers: 1, Carriers: []api.Carrier{{Node: "a", Viewers: 1, Origin: true}}})
+	PrintTree(term.Terminal{Writer: &b}, api.Stream{Stream: "demo", Viewers: 1, Carriers: []api.Carrier{{Node: "a", Viewers: 1, Origin: true}}})
 	if strings.Contains(b.String(), "1 viewers") {
 		t.Error(b.String())
 	}

@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"weir/dht/inspect"
 )
 
-func peersCommand() *cli.Command {
+func PeersCommand() *cli.Command {
 	return &cli.Command{
 		Name: "peers", Usage: "known and connected peers of a running node", Flags: ask.Flags(),
 		Description: "RTT is measured, PREDICTED modelled from both nodes' network coordinates; ERROR is\n" +

@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ func TestPrintTree(t *testing.T) {
 	}
 	draw := func(all ...api.Carrier) string {
 		var b bytes.Buffer
-		printTree(term.Terminal{Writer: &b}, api.Stream{Stream: "demo", Tracks: []string{"video/VP8"}, Viewers: len(all), Carriers: all})
+		PrintTree(term.Terminal{Writer: &b}, api.Stream{Stream: "demo", Tracks: []string{"video/VP8"}, Viewers: len(all), Carriers: all})
 		return b.String()
 	}
 	got := draw(carrier("a", "", 0), carrier("b", "a", 1), carrier("c", "a", 1), carrier("d", "b", 2))

@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 	"weir/cmd/weir/term"
 )
 
-func streamsCommand() *cli.Command {
+func StreamsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "streams", Usage: "the streams of the network: list, tree, end",
 		Subcommands: []*cli.Command{
@@ -46,7 +46,7 @@ func streamsCommand() *cli.Command {
 				i := slices.IndexFunc(all.Streams, func(s api.Stream) bool { return s.Stream == name })
 				switch {
 				case i >= 0:
-					printTree(term.Of(c), all.Streams[i])
+					PrintTree(term.Of(c), all.Streams[i])
 				case all.Whole():
 					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), cmdline.ExitFailure)
 				default:
@@ -78,9 +78,9 @@ func printStreams(w term.Terminal, all []api.Stream) {
 	})
 }
 
-// printTree draws the tree of pulls of a stream. A carrier whose parent is
+// PrintTree draws the tree of pulls of a stream. A carrier whose parent is
 // unknown, because records are seconds old, is at the top.
-func printTree(w term.Terminal, s api.Stream) {
+func PrintTree(w term.Terminal, s api.Stream) {
 	known := names.OfCarriers(s)
 	fmt.Fprintf(w, "%s  %s  %s\n", w.Paint(term.Strong, s.Stream), term.Printable(strings.Join(s.Tracks, " ")), term.Count(s.Viewers, "viewer", "viewers"))
 	children := map[peer.ID][]api.Carrier{}

@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"cmp"
@@ -18,7 +18,7 @@ import (
 	"weir/dht"
 )
 
-func selectCommand() *cli.Command {
+func SelectCommand() *cli.Command {
 	return &cli.Command{
 		Name: "select", Usage: "which node would be chosen now, and why",
 		Description: "Asks the running node to choose as it would for a client that it cannot take\n" +
@@ -89,15 +89,15 @@ func printVerdicts(w term.Terminal, d dht.Decision, known names.Names) {
 		for _, v := range d.Verdicts {
 			why := term.Warn.Of("rule " + v.Rule)
 			if v.Rule == "" {
-				why = term.Plain.Of(byTerm(v.Terms))
+				why = term.Plain.Of(ByTerm(v.Terms))
 			}
 			row(term.Called(known.Of(v.Node)), fmt.Sprintf("%.3f", v.Score), fmt.Sprintf("%.2f", v.Stress), term.Millis(v.RTT), term.Seconds(v.Age), cmp.Or(v.Region, "-"), why)
 		}
 	})
 }
 
-// byTerm formats a score as the sum of its terms.
-func byTerm(terms []policy.TermScore) string {
+// ByTerm formats a score as the sum of its terms.
+func ByTerm(terms []policy.TermScore) string {
 	var list []string
 	for _, t := range terms {
 		list = append(list, fmt.Sprintf("%s %.3f", t.Name, t.Score))

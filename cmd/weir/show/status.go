@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"cmp"
@@ -19,7 +19,7 @@ import (
 	"weir/sfu"
 )
 
-func statusCommand() *cli.Command {
+func StatusCommand() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "what a running node is doing", Flags: ask.Flags(),
 		Action: func(c *cli.Context) error {

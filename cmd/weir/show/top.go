@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"bytes"
@@ -265,7 +265,7 @@ func (m topModel) list(w term.Terminal, p topPart) []string {
 			return cmp.Or(cmp.Compare(stressOf(b), stressOf(a)), names.Compare(d.known.Of(a.Node), d.known.Of(b.Node)))
 		})
 		if len(nodes) > 0 {
-			printRecords(w, nodes)
+			PrintRecords(w, nodes)
 		}
 	case topStreams:
 		if len(d.streams) > 0 {
@@ -347,7 +347,7 @@ func readTop(c *cli.Context) (topData, error) {
 	return d, nil
 }
 
-func topCommand() *cli.Command {
+func TopCommand() *cli.Command {
 	return &cli.Command{
 		Name: "top", Usage: "nodes, streams, links, sessions and events, live",
 		Description: "As a running node sees them, once a second. Tab goes from list to list, Enter gives\n" +

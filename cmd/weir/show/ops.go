@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"cmp"
@@ -26,7 +26,7 @@ import (
 	"weir/sfu"
 )
 
-func eventsCommand() *cli.Command {
+func EventsCommand() *cli.Command {
 	var kinds []string
 	wide := 0
 	for _, d := range event.List() {
@@ -139,7 +139,7 @@ func eventText(w term.Terminal, e event.Event) string {
 	return w.Paint(term.Faint, e.Time.Local().Format("15:04:05.000")) + "  " + w.Paint(st, msg) + term.Prefixed(": ", strings.Join(parts, ", "))
 }
 
-func sessionsCommand() *cli.Command {
+func SessionsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "sessions", Usage: "the publishers and viewers of a running node: list, end",
 		Description: "BITRATE and LOSS are those of the last seconds, RTT is by a viewer's last report.\n" +
@@ -222,7 +222,7 @@ func endStream(c *cli.Context) error {
 	return err
 }
 
-func decisionsCommand() *cli.Command {
+func DecisionsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "decisions", Usage: "the last placements of a running node, and why",
 		Description: "A placement is made when a client is sent to another node, and when a stream is\n" +
@@ -278,7 +278,7 @@ func printDecisions(w term.Terminal, all []dht.Decision, known names.Names) {
 					passed++
 				}
 				if v.Node == d.Chosen && d.Chosen != "" {
-					why = fmt.Sprintf("score %.3f: %s", v.Score, byTerm(v.Terms))
+					why = fmt.Sprintf("score %.3f: %s", v.Score, ByTerm(v.Terms))
 				}
 			}
 			if d.Chosen == "" && len(d.Verdicts) > passed {
@@ -320,7 +320,7 @@ func explainDecision(w term.Terminal, d dht.Decision, known names.Names) {
 	fmt.Fprintln(w)
 }
 
-func pingCommand() *cli.Command {
+func PingCommand() *cli.Command {
 	return &cli.Command{
 		Name: "ping", Usage: "measure round trips from a running node to another", ArgsUsage: "PEER|NAME",
 		Description: "By libp2p's ping protocol, over the connection that nodes use among themselves.\nExits with 1 if no ping was answered.",

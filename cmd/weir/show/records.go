@@ -1,4 +1,4 @@
-package main
+package show
 
 import (
 	"cmp"
@@ -37,7 +37,7 @@ func recordFlags(more ...cli.Flag) []cli.Flag {
 	)...), ask.DiscoveryFlags()...)
 }
 
-func recordsCommand() *cli.Command {
+func RecordsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "records", Usage: "the published capacity records: list, get, watch, verify",
 		Description: "Through a running node (--admin), or by itself (--bootstrap, or --discovery with a\n" +
@@ -87,7 +87,7 @@ func listRecords(c *cli.Context) error {
 	if c.Bool("copies") {
 		printCopies(term.Of(c), list.Records)
 	} else {
-		printRecords(term.Of(c), list.Records)
+		PrintRecords(term.Of(c), list.Records)
 	}
 	return missing(c.App.Writer, list.Hearing, nil)
 }
@@ -168,7 +168,7 @@ func heldBy(e api.Record) string {
 	return s
 }
 
-func printRecords(w term.Terminal, entries []api.Record) {
+func PrintRecords(w term.Terminal, entries []api.Record) {
 	if len(entries) == 0 {
 		fmt.Fprintln(w, noRecords)
 		return
