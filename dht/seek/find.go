@@ -92,7 +92,7 @@ func (s *Seeker) find(ctx context.Context, q *query) (Answer, error) {
 	if span.IsRecording() {
 		span.SetAttributes(tracing.Topic.String(string(q.topic)), tracing.Held.Int(q.answer.Held), tracing.Offered.Int(len(q.found)+len(q.offers)), tracing.Messages.Int(q.answer.Messages))
 		if err != nil {
-			tracing.Fail(span, ErrorWord(err))
+			tracing.Fail(span, errorType(err))
 		}
 	}
 	return q.result(), err

@@ -13,8 +13,8 @@ import (
 	"weir/dht/place"
 )
 
-// ErrorWord is why a placement failed, as one word of a bounded set.
-func ErrorWord(err error) string {
+// errorType is why a search or a placement failed, as one word of a bounded set.
+func errorType(err error) string {
 	if errors.Is(err, place.ErrUnanswered) || errors.Is(err, place.ErrNoHolders) {
 		return NotKnown
 	}
@@ -57,6 +57,6 @@ func (d *Decision) placed(span trace.Span, err error) {
 	case IsRefusal(err):
 		tracing.Fail(span, "refused")
 	default:
-		tracing.Fail(span, ErrorWord(err))
+		tracing.Fail(span, errorType(err))
 	}
 }
