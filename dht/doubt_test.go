@@ -88,7 +88,7 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 				t.Fatal(err)
 			}
 			check("explained", d)
-			_, d, err = seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+			_, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

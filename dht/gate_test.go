@@ -38,7 +38,7 @@ func TestPlaceSendsNobodyOutOfScope(t *testing.T) {
 		clerks = append(clerks, c)
 	}
 	for range 5 {
-		placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[0].ID()})
+		placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[0].ID()})
 		if err != nil || placed.Lease.Target != nodes[1].ID() {
 			t.Fatalf("placed on %s (%s), %v: %+v", placed.Lease.Target, placed.Candidate.Record.URL, err, d.Reservations)
 		}

@@ -61,28 +61,12 @@ func TestBusyPortIsAnError(t *testing.T) {
 	}
 }
 
-// fixedPorts returns listen addresses on ports that are free now, for a node
-// that restarts on the same ports.
-func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
-	t.Helper()
-	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := tcp.Addr().(*net.TCPAddr).Port
-	tcp.Close()
-	return []multiaddr.Multiaddr{
-		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
-		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)),
-	}
-}
-
 // A bootstrap peer that is down at first is found when it comes up; another one
 // that never comes up does not matter.
 func TestBootstrapPeerComesUpLater(t *testing.T) {
 	t.Parallel()
-	ports, key := fixedPorts(t), dhttest.Key(t)
-	never := peer.AddrInfo{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: fixedPorts(t)}
+	ports, key := dhttest.FixedPorts(t), dhttest.Key(t)
+	never := peer.AddrInfo{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: dhttest.FixedPorts(t)}
 	early := newTestNode(t, func(c *Config) {
 		c.Bootstrap = []peer.AddrInfo{never, {ID: dhttest.ID(t, key), Addrs: ports}}
 	})
@@ -106,7 +90,7 @@ func TestBootstrapPeerComesUpLater(t *testing.T) {
 // under the same address, with all memory lost.
 func TestRejoinAfterBootstrapPeerRestarts(t *testing.T) {
 	t.Parallel()
-	ports, key := fixedPorts(t), dhttest.Key(t)
+	ports, key := dhttest.FixedPorts(t), dhttest.Key(t)
 	first := newTestNode(t, func(c *Config) { c.Key, c.Listen = key, ports })
 	first.run(t)
 	n := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{first.info()} })
@@ -181,7 +165,7 @@ func TestCloseIsFinal(t *testing.T) {
 	if _, err := n.Seeker.Find(t.Context(), StreamTopic("x"), capacity.Need{}, nil); err != nil && !errors.Is(err, ErrNoHolders) && !errors.Is(err, context.Canceled) {
 		t.Logf("Find after Close: %v", err)
 	}
-	if _, _, err := n.Seeker.Place(t.Context(), CapacityTopic(), capacity.Need{}, nil); err == nil {
+	if _, _, err := n.Place(t.Context(), CapacityTopic(), capacity.Need{}, nil); err == nil {
 		t.Error("Place after Close succeeded")
 	}
 }
@@ -245,7 +229,7 @@ func TestParseBootstrap(t *testing.T) {
 // three, become one network; the first, which came up alone, resolves it again.
 func TestSeedsSuffice(t *testing.T) {
 	t.Parallel()
-	ports := [3][]multiaddr.Multiaddr{fixedPorts(t), fixedPorts(t), fixedPorts(t)}
+	ports := [3][]multiaddr.Multiaddr{dhttest.FixedPorts(t), dhttest.FixedPorts(t), dhttest.FixedPorts(t)}
 	var seeds []overlay.Seed
 	for _, p := range ports {
 		na, err := manet.ToNetAddr(p[0])

@@ -72,7 +72,7 @@ func TestEveryHoldingPlaces(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, %d listed", c.mode, c.listed), func(t *testing.T) {
 			nodes, list := newListedNetwork(t, c.mode, c.size, c.listed)
 			for _, n := range []*testNode{nodes[0], nodes[c.size-1]} {
-				placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+				placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
 				if err != nil {
 					t.Fatalf("Place: %v (%+v)", err, d)
 				}
@@ -129,7 +129,7 @@ func TestBrokersDeathIsUnnoticed(t *testing.T) {
 	}
 	var took []time.Duration
 	for range 20 {
-		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
+		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
 		if err != nil {
 			t.Logf("Place: %v (%+v)", err, d)
 			took = append(took, dhttest.Patience) // a busy machine may keep all brokers from answering, once
@@ -236,7 +236,7 @@ func TestBrokerOfAnotherNetwork(t *testing.T) {
 	})
 	var took []time.Duration
 	for _, n := range nodes {
-		placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+		placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
 		if err != nil {
 			t.Errorf("Place: %v (%+v)", err, d)
 		}

@@ -29,7 +29,7 @@ import (
 func TestPlaceReservesOnOneAndReleasesTheOther(t *testing.T) {
 	nodes := newTestNetwork(t, 4)
 	need := capacity.Need{Purpose: capacity.View, Stream: "a", Uplink: 1_000_000}
-	placed, d, err := nodes[0].Seeker.Place(context.Background(), CapacityTopic(), need, []peer.ID{nodes[0].ID()})
+	placed, d, err := nodes[0].Place(context.Background(), CapacityTopic(), need, []peer.ID{nodes[0].ID()})
 	if err != nil {
 		t.Fatalf("Place: %v (%+v)", err, d)
 	}
@@ -95,7 +95,7 @@ func TestPlaceDoesNotWaitForAHungCandidate(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
 	hung, clerk := fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
 	exclude := others(nodes, nodes[1].ID())
-	placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), exclude)
+	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), exclude)
 	if err != nil {
 		t.Fatalf("Place: %v", err)
 	}
@@ -120,14 +120,14 @@ func TestPlaceGivesUp(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 1)
 	fakeTarget(t, nodes, func(*fake, peer.ID, *pb.Reserve) *pb.ReserveResponse { return nil })
-	_, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 	var refusal *capacity.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != "unreachable" || refusal.RetryAfter == 0 || d.Refused != refusal.Reason {
 		t.Errorf("error %v, decision %+v", err, d)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, _, err := nodes[0].Seeker.Place(ctx, CapacityTopic(), view(), nil); !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &refusal) {
+	if _, _, err := nodes[0].Place(ctx, CapacityTopic(), view(), nil); !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &refusal) {
 		t.Errorf("with a deadline: %v", err)
 	}
 }
@@ -145,7 +145,7 @@ func TestPlaceWaitsForTheSlow(t *testing.T) {
 		})
 		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
 	})
-	placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil || placed.Lease.Target != slow.host.ID() || d.Refused != "" {
 		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
 	}
@@ -160,7 +160,7 @@ func TestLateLeaseIsReleased(t *testing.T) {
 		<-decided
 		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
 	})
-	placed, _, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	placed, _, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 	close(decided)
 	if err != nil || placed.Lease.Target != nodes[1].ID() {
 		t.Fatalf("placed %+v, %v", placed.Lease, err)
@@ -209,14 +209,17 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 			}
 			worse, w := fakeTarget(t, nodes, answer(c.use, c.nonsense))
 			better, b := fakeTarget(t, nodes, answer(func(r *capacity.Record) { r.Sessions.Used = 3 }, nil))
-			compared := 0
+			compared, alone := 0, 0              // alone: the worse one was taken, as the other came too late
 			dhttest.Eventually(t, func() error { // on a busy machine the second may come too late
-				placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+				placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 				if err != nil || len(d.Reservations) != 2 {
 					t.Fatalf("placed %+v, %v; %+v", placed.Lease, err, d.Reservations)
 				}
 				i := slices.IndexFunc(d.Reservations, func(r Reservation) bool { return r.Node == worse.host.ID() })
 				lost, won := d.Reservations[i], d.Reservations[1-i]
+				if placed.Lease.Target == worse.host.ID() && won.Lease == "" {
+					alone++
+				}
 				if won.Lease == "" || (lost.Lease == "") == (c.reason == "") || lost.Reason != c.reason && lost.Reason != "" {
 					return fmt.Errorf("not both have answered: %+v", d.Reservations)
 				}
@@ -232,8 +235,8 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 				return nil
 			})
 			dhttest.Eventually(t, func() error {
-				if reserved, released := w.seen(); len(reserved) != len(released) {
-					return fmt.Errorf("the worse one was asked %d times and released %d times", len(reserved), len(released))
+				if reserved, released := w.seen(); len(reserved) != len(released)+alone {
+					return fmt.Errorf("the worse one was asked %d times, released %d times and taken %d times", len(reserved), len(released), alone)
 				}
 				return nil
 			})
@@ -255,7 +258,7 @@ func TestPlaceAfterRefusals(t *testing.T) {
 	for range 3 {
 		fakeTarget(t, nodes, refuse)
 	}
-	_, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 	var refusal *capacity.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != "sessions" || len(d.Reservations) != 3 {
 		t.Fatalf("error %v after %+v", err, d.Reservations)
@@ -278,7 +281,7 @@ func TestPlaceAfterRefusals(t *testing.T) {
 		return &pb.ReserveResponse{Lease: f.lease(t, from, req)}
 	}
 	g, _ := fakeTarget(t, nodes, good)
-	placed, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil || placed.Lease.Target != g.host.ID() || d.Chosen != g.host.ID() {
 		t.Fatalf("placed on %s, %v; reservations %+v", placed.Lease.Target, err, d.Reservations)
 	}
@@ -288,7 +291,7 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 	t.Parallel()
 	nodes := newTestNetwork(t, 2)
 	var refusal *capacity.Refusal
-	_, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[1].ID()})
+	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[1].ID()})
 	if !errors.As(err, &refusal) || refusal.Reason != NoCandidates || d.Refused != NoCandidates {
 		t.Errorf("nobody left: %v", err)
 	}
@@ -307,7 +310,7 @@ func TestPlaceWithoutCandidates(t *testing.T) {
 		}
 		return err
 	})
-	_, d, err = nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err = nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 	if !errors.As(err, &refusal) || refusal.Reason != explained.Refused || len(d.Reservations) != 0 {
 		t.Errorf("a full node: %v, reservations %v", err, d.Reservations)
 	}
@@ -335,7 +338,7 @@ func TestPlaceOnOneself(t *testing.T) {
 	var placed Placed
 	dhttest.Eventually(t, func() error {
 		var err error
-		placed, _, err = n.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+		placed, _, err = n.Place(t.Context(), CapacityTopic(), view(), nil)
 		return err
 	})
 	if placed.Lease.Target != n.ID() || n.ledger.Totals(time.Now()).Leases != 1 {
@@ -350,7 +353,7 @@ func TestPlaceOnOneself(t *testing.T) {
 // A decision is shown to people: its keys are fixed.
 func TestDecisionJSON(t *testing.T) {
 	nodes := newTestNetwork(t, 3)
-	_, d, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+	_, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,6 +375,9 @@ func TestDecisionJSON(t *testing.T) {
 // Many concurrent placements neither oversubscribe a node nor make a node
 // suspect the others.
 func TestManyPlacementsAtOnceTimed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures time")
+	}
 	nodes := newTestNetwork(t, 5)
 	const seekers, room = 200, 4 * 10
 	type result struct {
@@ -381,7 +387,7 @@ func TestManyPlacementsAtOnceTimed(t *testing.T) {
 	results := make(chan result, seekers)
 	for range seekers {
 		go func() {
-			placed, _, err := nodes[0].Seeker.Place(context.Background(), CapacityTopic(), view(), nil)
+			placed, _, err := nodes[0].Place(context.Background(), CapacityTopic(), view(), nil)
 			results <- result{placed.Lease.Target, err}
 		}()
 	}
@@ -436,7 +442,7 @@ func TestPlaceEndsWhenAllRefuse(t *testing.T) {
 		})
 		done := make(chan error, 1)
 		go func() {
-			_, _, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+			_, _, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 			done <- err
 		}()
 		select {

@@ -58,23 +58,37 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 		}
 		return seeker.sees(CapacityTopic(), eu)
 	})
-	for range 5 {
-		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
-		if err != nil {
-			t.Fatalf("Place: %v (%+v)", err, d)
-		}
-		if placed.Candidate.Record.Region != "eu" {
-			t.Errorf("placed in %s: %+v", placed.Candidate.Record.Region, d)
-		}
-		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
+	// Five times in a row: a busy machine keeps those near from answering in time
+	// now and then.
+	for in := 0; in < 5; {
+		dhttest.Eventually(t, func() error {
+			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+			if err != nil {
+				return err
+			}
+			seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
+			if in++; placed.Candidate.Record.Region != "eu" {
+				in = 0
+				return fmt.Errorf("placed in %s: %+v", placed.Candidate.Record.Region, d)
+			}
+			return nil
+		})
 	}
 
 	// Another region may be asked for.
 	need := view()
 	need.Region = "us"
-	if placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), need, nil); err != nil || placed.Candidate.Record.Region != "us" {
-		t.Errorf("in us: %v, %+v", err, d)
-	}
+	dhttest.Eventually(t, func() error {
+		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), need, nil)
+		if err != nil {
+			return err
+		}
+		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
+		if placed.Candidate.Record.Region != "us" {
+			return fmt.Errorf("in us: %+v", d)
+		}
+		return nil
+	})
 
 	// The region's ledgers fill up before the records show it: every candidate
 	// asked refuses, and the search continues elsewhere. Leases that were
@@ -90,7 +104,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 			return nil
 		})
 	}
-	placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 	if err != nil || placed.Candidate.Record.Region != "us" {
 		t.Errorf("with eu full: %v, %+v", err, d)
 	}
@@ -99,7 +113,7 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 		n.Publisher.Kick()
 	}
 	dhttest.Eventually(t, func() error {
-		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 		if err != nil || placed.Candidate.Record.Region != "us" {
 			return fmt.Errorf("with eu full: %v, %+v", err, d)
 		}
@@ -140,11 +154,14 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 		return nil
 	})
 	for _, n := range nodes {
-		if placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()}); err != nil {
-			t.Errorf("Place: %v (%+v)", err, d)
-		} else {
+		dhttest.Eventually(t, func() error {
+			placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+			if err != nil {
+				return fmt.Errorf("place: %w (%+v)", err, d)
+			}
 			n.Seeker.ReleaseLease(t.Context(), placed.Lease)
-		}
+			return nil
+		})
 	}
 	client := newClient(t, nodes)
 	for _, seeker := range []*testNode{nodes[3], client} {
@@ -155,7 +172,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 			return nil
 		})
 		dhttest.Eventually(t, func() error { return surveysAll(t, seeker, nodes) })
-		placed, _, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+		placed, _, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 		if err != nil {
 			t.Errorf("Place by %s: %v", seeker.ID(), err)
 		}
@@ -172,7 +189,7 @@ func TestCrowdedRegionIsSplit(t *testing.T) {
 	}
 	for _, seeker := range busy {
 		dhttest.Eventually(t, func() error {
-			placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
 			if err != nil {
 				return err
 			}
@@ -302,12 +319,14 @@ func TestLeavingHolderHandsOver(t *testing.T) {
 		t.Fatalf("%s does not hold the record of %s", leaver.ID(), gone.ID())
 	}
 	heir.table.Forget(topic)
+	began := time.Now()
 	leaver.handOver()
+	way := time.Since(began) // counts as lived by neither
 	got := heir.table.Get(time.Now(), topic, gone.ID())
 	if got == nil || got.Record.Seq < held.Record.Seq {
 		t.Fatalf("the heir holds %v", got)
 	}
-	if longer := got.Expires.Sub(held.Expires); longer > 100*time.Millisecond && got.Record.Seq == held.Record.Seq {
+	if longer := got.Expires.Sub(held.Expires); longer > way+100*time.Millisecond && got.Record.Seq == held.Record.Seq {
 		t.Errorf("the copy lives %v longer than the original", longer)
 	}
 

@@ -35,7 +35,7 @@ func TestTraceOfPlace(t *testing.T) {
 	recorder := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)) // everything is sampled
 	nodes := newTestNetworkOf(t, 4, func(int, *testNode) {}, func(c *Config) { c.Tracer = provider.Tracer("test") })
-	if _, _, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), others(nodes)); err == nil {
+	if _, _, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), others(nodes)); err == nil {
 		t.Fatal("placed on nobody")
 	}
 	if started := recorder.Started(); len(started) > 0 {
@@ -43,7 +43,7 @@ func TestTraceOfPlace(t *testing.T) {
 	}
 
 	ctx, root := provider.Tracer("test").Start(t.Context(), "request")
-	placed, _, err := nodes[0].Seeker.Place(ctx, CapacityTopic(), view(), others(nodes[:1]))
+	placed, _, err := nodes[0].Place(ctx, CapacityTopic(), view(), others(nodes[:1]))
 	root.End()
 	if err != nil {
 		t.Fatal(err)

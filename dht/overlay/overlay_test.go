@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,21 +21,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// fixedPorts are addresses whose ports are free now and stay the same.
-func fixedPorts(t *testing.T) []multiaddr.Multiaddr {
-	t.Helper()
-	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := tcp.Addr().(*net.TCPAddr).Port
-	tcp.Close()
-	return []multiaddr.Multiaddr{
-		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
-		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)),
-	}
-}
 
 // A testNode is an overlay on loopback that echoes fetches over its members'
 // protocol.
@@ -123,7 +107,7 @@ func TestCall(t *testing.T) {
 		t.Errorf("%d calls are under way", n)
 	}
 	nobody := dhttest.ID(t, dhttest.Key(t))
-	a.Peers.Learn(nobody, fixedPorts(t)[:1]) // TCP reports it at once
+	a.Peers.Learn(nobody, dhttest.FixedPorts(t)[:1]) // TCP reports it at once
 	_, _, err = a.Call(ctx, nobody, b.cfg.Member, req, resp, 1024)
 	if !errors.Is(err, ErrUnreachable) {
 		t.Errorf("to nobody: %v", err)
@@ -162,8 +146,8 @@ func TestInboundLimit(t *testing.T) {
 // when the bootstrap peer is back.
 func TestJoinAndRejoin(t *testing.T) {
 	t.Parallel()
-	ports, key := fixedPorts(t), dhttest.Key(t)
-	never := peer.AddrInfo{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: fixedPorts(t)}
+	ports, key := dhttest.FixedPorts(t), dhttest.Key(t)
+	never := peer.AddrInfo{ID: dhttest.ID(t, dhttest.Key(t)), Addrs: dhttest.FixedPorts(t)}
 	early := newTestNode(t, func(c *Config) { c.Bootstrap = []peer.AddrInfo{never, {ID: dhttest.ID(t, key), Addrs: ports}} })
 	early.run(t)
 	select {

@@ -98,7 +98,7 @@ func TestSeedOfOthers(t *testing.T) {
 	}()
 	stranger := newTestNode(t, func(c *Config) { c.Prefix = "/weir/another" })
 	stranger.run(t)
-	ports := fixedPorts(t)
+	ports := dhttest.FixedPorts(t)
 	first := newTestNode(t, func(c *Config) { c.Listen = ports })
 	first.run(t)
 
