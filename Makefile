@@ -6,7 +6,7 @@ LAB   := bin/weir-lab
 # How long each fuzz target runs in make fuzz.
 FUZZTIME ?= 5s
 
-.PHONY: build lab release image demo docs man test race fuzz lint deps proto clip bench-discovery bench-forward sim
+.PHONY: build lab release image demo docs man test test-units test-whole test-timed race fuzz lint deps proto clip bench-discovery bench-forward sim
 
 # As it is released, and shares its cache with that: without cgo.
 build:
@@ -49,22 +49,40 @@ image:
 	@tool=$$(for t in docker podman buildah; do command -v $$t && break; done) || { echo "make image needs docker, podman or buildah (Debian: apt-get install buildah)"; exit 1; }; \
 	$$tool build $$([ "$${tool##*/}" = docker ] || echo --format docker) --build-arg TARGETARCH=$$($(GO) env GOHOSTARCH) --tag localhost/weir:latest dist/image
 
-# $(call try,PACKAGES,FLAGS) is go test, without its cache. Of up to three tests
+# $(call try,PACKAGES,FLAGS) is go test, without its cache. Of up to six tests
 # that fail each is run once more by itself, and named at the end: one that
 # passes then met a busy machine, or is to be mended.
 define try
 @again=$$(mktemp); trap 'rm -f "$$again"' EXIT; \
-$(GO) tool gotestsum --format pkgname --format-hide-empty-pkg --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-report="$$again" --packages="$(1)" -- -count=1 $(2); \
+$(GO) tool gotestsum --format pkgname --format-hide-empty-pkg --rerun-fails=1 --rerun-fails-max-failures=6 --rerun-fails-report="$$again" --packages="$(1)" -- -count=1 $(2); \
 code=$$?; [ ! -s "$$again" ] || { echo "Tests that were run again (runs, failures):"; cat "$$again"; }; exit $$code
 endef
 
-# All tests: units, real processes, a real browser. One package at a time, since
-# many of them measure time. For the units alone: go test -short ./...
+# The packages whose tests run whole networks, browsers and tools; the others;
+# and those with tests that measure time, whose names end in Timed.
+WHOLE  = $(shell $(GO) list ./testnet/e2e ./testnet/browser ./testnet/lab ./testnet/deploy ./cmd/weir)
+UNITS  = $(filter-out $(WHOLE),$(shell $(GO) list ./...))
+TIMED  = $(shell git grep -lE '^func Test[A-Za-z0-9]*Timed\b' -- '*_test.go' | xargs -rn1 dirname | sort -u | sed 's|^|./|')
+UNTIMED = -skip 'Timed$$' -timeout 30m
+
+# All tests, each part also if another one failed. Those that measure time come
+# last, one at a time, with nothing beside them. For the units alone, without
+# these: go test -short ./...
 test: deps build
-	$(call try,./...,-p 1 -timeout 30m)
+	@$(MAKE) --no-print-directory --keep-going test-units test-whole test-timed
+
+# Side by side: they wait most of the time.
+test-units:
+	$(call try,$(UNITS),$(UNTIMED))
+
+test-whole:
+	$(call try,$(WHOLE),$(UNTIMED) -p 1)
+
+test-timed:
+	$(call try,$(TIMED),-run 'Timed$$' -p 1 -parallel 1 -timeout 30m)
 
 race:
-	$(call try,./...,-race -short -p 1 -timeout 20m)
+	$(call try,./...,-race -short $(UNTIMED))
 
 # Every fuzz target for FUZZTIME, each package built once. On a busy machine the
 # fuzzer itself may not end in time, and says only "context deadline exceeded"
