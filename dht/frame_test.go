@@ -55,7 +55,7 @@ func FuzzDecodeAnswers(f *testing.F) {
 		{Op: &pb.Response_Query{Query: &pb.QueryReply{Held: 1, Digests: []*pb.Digest{
 			{Node: []byte(id), Seq: 1, Age: 5, Stress: 1, Rtt: 1, Terms: make([]float32, 4), Addrs: [][]byte{multiaddr.StringCast("/ip4/127.0.0.1/tcp/1").Bytes()}},
 		}}}},
-		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Doubts: []*pb.Doubt{{Node: []byte(id), Belief: 2_500}}}}},
+		{Op: &pb.Response_Query{Query: &pb.QueryReply{Sealed: [][]byte{sealed}, Reports: []*pb.Report{{Node: []byte(id), Trust: 2_500}}}}},
 		{Op: &pb.Response_Fetch{Fetch: &pb.FetchReply{Sealed: [][]byte{sealed}, Coordinate: &cpb.Coordinate{Vec: make([]float32, 8)}}}},
 		{Op: &pb.Response_Advertise{Advertise: &pb.AdvertiseReply{
 			Results:    []*pb.Result{{Refused: "no"}},
@@ -101,13 +101,13 @@ func FuzzDecodeAnswers(f *testing.F) {
 				t.Fatalf("offer %+v", o)
 			}
 		}
-		doubts, err := holding.DoubtsFromWire(m.GetQuery().GetDoubts(), holding.QueryLimit)
-		if err != nil && doubts != nil || len(doubts) > holding.QueryLimit {
-			t.Fatalf("%d doubts, %v", len(doubts), err)
+		reports, err := holding.ReportsFromWire(m.GetQuery().GetReports(), holding.QueryLimit)
+		if err != nil && reports != nil || len(reports) > holding.QueryLimit {
+			t.Fatalf("%d reports, %v", len(reports), err)
 		}
-		for _, d := range doubts {
-			if d.Node.Validate() != nil || !(d.Belief >= 0 && d.Belief <= 1) {
-				t.Fatalf("doubt %+v", d)
+		for _, d := range reports {
+			if d.Node.Validate() != nil || !(d.Trust >= 0 && d.Trust <= 1) {
+				t.Fatalf("report %+v", d)
 			}
 		}
 		for _, c := range []*cpb.Coordinate{m.GetFetch().GetCoordinate(), m.GetAdvertise().GetCoordinate()} {

@@ -141,26 +141,26 @@ type Node struct {
 	protocols protocols
 	log       *slog.Logger
 
-	peers     *overlay.Peers // of Overlay
-	dir       directory.Directory
-	cache     *directory.Cache
-	lookUps   directory.LookUps
-	table     *holder.Table // records held for others and for itself; empty in a client
-	sharding  *directory.Sharding
-	newest    *place.Memory
-	beliefs   *holder.Beliefs
-	doubts    *holder.Doubts   // of the seekers that query this node
-	rates     holder.RateLimit // of records sent to this node, per peer
-	acks      records.Acks
-	copies    *identity.Copies
-	holding   *holding.Holder
-	records   *records.Server
-	client    records.Client
-	reserve   reserve.Server
-	exchange  scale.Exchange
-	datagrams *datagram.Exchange
-	warmth    holder.Warmth
-	ready     chan struct{}
+	peers      *overlay.Peers // of Overlay
+	dir        directory.Directory
+	cache      *directory.Cache
+	lookUps    directory.LookUps
+	table      *holder.Table // records held for others and for itself; empty in a client
+	sharding   *directory.Sharding
+	newest     *place.Memory
+	reputation *holder.Reputation
+	reports    *holder.Reports  // of the seekers that query this node
+	rates      holder.RateLimit // of records sent to this node, per peer
+	acks       records.Acks
+	copies     *identity.Copies
+	holding    *holding.Holder
+	records    *records.Server
+	client     records.Client
+	reserve    reserve.Server
+	exchange   scale.Exchange
+	datagrams  *datagram.Exchange
+	warmth     holder.Warmth
+	ready      chan struct{}
 }
 
 // protocols are the names of a network's protocols, but for kad-dht's.
@@ -212,16 +212,16 @@ func Listen(cfg Config) (*Node, error) {
 	}
 	id := NetworkID(cfg.Network)
 	n := &Node{
-		cfg:       cfg,
-		network:   id,
-		protocols: protocolsOf(id),
-		log:       cfg.Log,
-		cache:     directory.NewCache(),
-		table:     holder.NewTable(holder.DefaultLimits()),
-		newest:    place.NewMemory(),
-		beliefs:   holder.NewBeliefs(),
-		doubts:    holder.NewDoubts(),
-		ready:     make(chan struct{}),
+		cfg:        cfg,
+		network:    id,
+		protocols:  protocolsOf(id),
+		log:        cfg.Log,
+		cache:      directory.NewCache(),
+		table:      holder.NewTable(holder.DefaultLimits()),
+		newest:     place.NewMemory(),
+		reputation: holder.NewReputation(),
+		reports:    holder.NewReports(),
+		ready:      make(chan struct{}),
 	}
 	if err := n.wire(uses); err != nil {
 		return nil, err

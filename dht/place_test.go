@@ -267,7 +267,7 @@ func TestPlaceAfterRefusals(t *testing.T) {
 		if r.Reason != "sessions" || r.Detail != "10 of 10 in use" {
 			t.Errorf("reservation %+v", r)
 		}
-		if got := nodes[0].beliefs.Of(time.Now(), r.Node); got > 0.6 {
+		if got := nodes[0].reputation.Of(time.Now(), r.Node); got > 0.6 {
 			t.Errorf("after its refusal, %s is believed %v", r.Node, got)
 		}
 	}

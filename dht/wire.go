@@ -135,7 +135,7 @@ func (n *Node) wirePublisher() {
 // wireHolder makes what serves the records of others, and the names of streams.
 func (n *Node) wireHolder() {
 	n.holding = holding.New(holding.Config{
-		ID: n.ID(), NetworkID: n.network, Directory: n.dir, Sharding: n.sharding, Table: n.table, Doubts: n.doubts, Rates: &n.rates,
+		ID: n.ID(), NetworkID: n.network, Directory: n.dir, Sharding: n.sharding, Table: n.table, Reports: n.reports, Rates: &n.rates,
 		Policy: n.cfg.Policy, Wall: n.wall, Log: n.log,
 		Introduce: n.peers.Introduce,
 		Accepted:  func(from peer.ID) { n.Overlay.Host.ConnManager().TagPeer(from, publisherTag, peerWeight) },
@@ -181,7 +181,7 @@ func (n *Node) wireSeeker() {
 		Overlay: n.Overlay, Records: n.protocols.records, Reserves: n.protocols.reserve,
 		Peers: n.peers, Live: n.peers.Live, Coordinates: n.Overlay.Coords,
 		Directory: n.dir, Cache: n.cache, LookUps: &n.lookUps, Sharding: n.sharding,
-		Table: n.table, Holding: n.holding, Newest: n.newest, Beliefs: n.beliefs,
+		Table: n.table, Holding: n.holding, Newest: n.newest, Reputation: n.reputation,
 		Policy: func() *policy.Compiled { return n.cfg.Policy() }, Own: n.Publisher.Own, Published: n.Publisher.Published,
 		Use: n.reserve.Use, WarmedUp: func() bool { return n.warmth.Warm(time.Now()) },
 		Measure: n.Prober.Ask, Reachable: reachable(n.cfg.Gate), Wall: n.wall,
@@ -282,11 +282,11 @@ func (n *Node) wireInspection() {
 		Closed: n.Overlay.Context().Done(),
 		Me:     func() capacity.Record { return n.Seeker.Me("") },
 		RTT:    n.Overlay.Coords.Predict,
-		Trust:  n.beliefs.Of,
+		Trust:  n.reputation.Of,
 		Log:    n.log,
 	}
 	n.Shortfalls = shortfall.New(shortfall.Config{
-		Beliefs: n.beliefs, Newest: n.newest, Fetch: n.Prober.Fetch, Wall: n.wall, Log: n.log,
+		Reputation: n.reputation, Newest: n.newest, Fetch: n.Prober.Fetch, Wall: n.wall, Log: n.log,
 		Held: func(now time.Time, p peer.ID) (capacity.Record, bool) {
 			h := n.table.Get(now, CapacityTopic(), p)
 			if h == nil {

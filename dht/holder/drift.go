@@ -8,9 +8,9 @@ import (
 
 const (
 	// driftMemory is the number of records over which drift is averaged, about,
-	// and driftDoubt the session-seconds that give it half its weight.
+	// and driftWeight the session-seconds that give it half its weight.
 	driftMemory = 256
-	driftDoubt  = 600
+	driftWeight = 600
 	driftMost   = 0.2 // per second
 )
 
@@ -37,7 +37,7 @@ func (d *drift) learn(h *Held, now time.Time, r *capacity.Record) {
 }
 
 func (d *drift) rate() float64 {
-	return min(driftMost, d.gone/(d.seen+driftDoubt))
+	return min(driftMost, d.gone/(d.seen+driftWeight))
 }
 
 // left is the share of a record's reported use that is still in use age later.

@@ -43,7 +43,7 @@ type Config struct {
 	Directory directory.Directory
 	Sharding  *directory.Sharding
 	Table     *holder.Table
-	Doubts    *holder.Doubts
+	Reports   *holder.Reports
 	Rates     *holder.RateLimit // of records per peer
 	Policy    func() *policy.Compiled
 	// Wall is the time by the clock to compare with other nodes' times.

@@ -84,7 +84,7 @@ func newHolder(t testing.TB, mode directory.Mode, change func(*Config)) *Holder 
 		Directory: directory.New(mode, directory.View{
 			ID: "me", Live: live, Servers: func() []peer.ID { return []peer.ID{"me"} },
 		}),
-		Sharding: directory.NewSharding("me", 0, 0), Doubts: holder.NewDoubts(), Rates: &holder.RateLimit{},
+		Sharding: directory.NewSharding("me", 0, 0), Reports: holder.NewReports(), Rates: &holder.RateLimit{},
 		Policy:    func() *policy.Compiled { return compiled },
 		Wall:      func(now time.Time) time.Time { return now },
 		Introduce: func(id peer.ID) *pb.Peer { return &pb.Peer{Id: []byte(id)} },

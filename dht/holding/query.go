@@ -34,7 +34,7 @@ func (h *Holder) Query(now time.Time, from peer.ID, q *pb.Query) (*pb.QueryReply
 	if len(q.Exclude) > MaxExclude {
 		return nil, fmt.Errorf("%d peers excluded, at most %d", len(q.Exclude), MaxExclude)
 	}
-	doubts, err := DoubtsFromWire(q.Doubts, holder.MaxDoubts)
+	reports, err := ReportsFromWire(q.Reports, holder.MaxReports)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (h *Holder) Query(now time.Time, from peer.ID, q *pb.Query) (*pb.QueryReply
 		return h.regions(now, me, limit), nil
 	}
 	if !topic.Provisions() {
-		h.cfg.Doubts.Heard(now, from, doubts)
+		h.cfg.Reports.Heard(now, from, reports)
 	}
 	reply := &pb.QueryReply{}
 	var held int
@@ -67,14 +67,14 @@ func (h *Holder) Query(now time.Time, from peer.ID, q *pb.Query) (*pb.QueryReply
 		picked, held, rejected = h.Sample(now, topic, need, me, exclude, limit, q.Explain)
 		for _, c := range picked {
 			reply.Sealed = append(reply.Sealed, c.Sealed)
-			reply.Doubts = append(reply.Doubts, doubtsOf(&c)...)
+			reply.Reports = append(reply.Reports, reportsOf(&c)...)
 		}
 	} else {
 		var offers []holder.Offer
 		offers, held, rejected = h.Offers(now, topic, need, me, exclude, limit)
 		for _, o := range offers {
 			reply.Digests = append(reply.Digests, DigestToWire(now, &o))
-			reply.Doubts = append(reply.Doubts, doubtsOf(&o.Candidate)...)
+			reply.Reports = append(reply.Reports, reportsOf(&o.Candidate)...)
 		}
 	}
 	reply.Held = uint32(held)
@@ -103,7 +103,7 @@ func (h *Holder) Sample(now time.Time, topic holder.Topic, need capacity.Need, m
 			Record: c.Record,
 			Sealed: c.Sealed,
 			RTT:    holder.PredictRTT(me.Coordinate, c.Record.Coordinate),
-			Trust:  h.cfg.Doubts.Of(now, c.Node()),
+			Trust:  h.cfg.Reports.Of(now, c.Node()),
 		})
 	}
 	ranking := h.cfg.Policy().Rank(need, me, candidates)
@@ -125,7 +125,7 @@ func (h *Holder) Sample(now time.Time, topic holder.Topic, need capacity.Need, m
 func (h *Holder) Offers(now time.Time, topic holder.Topic, need capacity.Need, me capacity.Record, exclude []peer.ID, limit int) (offers []holder.Offer, count int, rejected map[string]int) {
 	offers, count, rejected = h.cfg.Table.Offers(now, h.cfg.Policy(), holder.Query{
 		Topic: topic, Need: need, Me: me, Exclude: exclude, Limit: limit,
-		Trust: func(p peer.ID) float64 { return h.cfg.Doubts.Of(now, p) },
+		Trust: func(p peer.ID) float64 { return h.cfg.Reports.Of(now, p) },
 	}, newRand())
 	for i := range offers {
 		offers[i].Holder = h.cfg.ID

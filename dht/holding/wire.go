@@ -20,8 +20,8 @@ import (
 const (
 	digestAddrs   = 2   // addresses in a digest
 	maxDigestAddr = 128 // bytes of each
-	// beliefScale is full trust (1) on the wire.
-	beliefScale = 10_000
+	// trustScale is full trust (1) on the wire.
+	trustScale = 10_000
 )
 
 // DigestToWire encodes o without the parts that the seeker does not need yet.
@@ -126,37 +126,37 @@ func DigestsFromWire(now time.Time, from peer.ID, policy policy.Policy, sent []*
 	return offers, nil
 }
 
-// DoubtToWire encodes d.
-func DoubtToWire(d holder.Doubt) *pb.Doubt {
-	return &pb.Doubt{Node: []byte(d.Node), Belief: uint32(math.Round(min(1, max(0, d.Belief)) * beliefScale))}
+// ReportToWire encodes d.
+func ReportToWire(d holder.Report) *pb.Report {
+	return &pb.Report{Node: []byte(d.Node), Trust: uint32(math.Round(min(1, max(0, d.Trust)) * trustScale))}
 }
 
-// doubtsOf is a holder's doubt of c: one doubt or none.
-func doubtsOf(c *policy.Candidate) []*pb.Doubt {
+// reportsOf is a holder's report of c, or none.
+func reportsOf(c *policy.Candidate) []*pb.Report {
 	if c.Trust >= 1 {
 		return nil
 	}
-	return []*pb.Doubt{DoubtToWire(holder.Doubt{Node: c.Record.Node, Belief: c.Trust})}
+	return []*pb.Report{ReportToWire(holder.Report{Node: c.Record.Node, Trust: c.Trust})}
 }
 
-// DoubtsFromWire checks and decodes a peer's doubts. One invalid doubt is an
+// ReportsFromWire checks and decodes a peer's reports. One invalid report is an
 // error for all.
-func DoubtsFromWire(sent []*pb.Doubt, most int) ([]holder.Doubt, error) {
+func ReportsFromWire(sent []*pb.Report, most int) ([]holder.Report, error) {
 	if len(sent) > most {
-		return nil, fmt.Errorf("%d doubts, at most %d", len(sent), most)
+		return nil, fmt.Errorf("%d reports, at most %d", len(sent), most)
 	}
-	doubts := make([]holder.Doubt, 0, len(sent))
+	reports := make([]holder.Report, 0, len(sent))
 	for _, w := range sent {
 		id, err := peer.IDFromBytes(w.Node)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("doubt: %w", err)
-		case w.Belief > beliefScale:
-			return nil, fmt.Errorf("doubt: a belief of %d, at most %d", w.Belief, beliefScale)
+			return nil, fmt.Errorf("report: %w", err)
+		case w.Trust > trustScale:
+			return nil, fmt.Errorf("report: a trust of %d, at most %d", w.Trust, trustScale)
 		}
-		doubts = append(doubts, holder.Doubt{Node: id, Belief: float64(w.Belief) / beliefScale})
+		reports = append(reports, holder.Report{Node: id, Trust: float64(w.Trust) / trustScale})
 	}
-	return doubts, nil
+	return reports, nil
 }
 
 // EventToWire encodes e for a watcher, with the time held as of now.

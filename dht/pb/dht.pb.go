@@ -855,7 +855,7 @@ type Query struct {
 	Policy        uint64                 `protobuf:"varint,6,opt,name=policy,proto3" json:"policy,omitempty"`   // version of the policy the asker holds
 	Explain       bool                   `protobuf:"varint,7,opt,name=explain,proto3" json:"explain,omitempty"` // fill up to the limit with records that a rule rejected
 	Sealed        bool                   `protobuf:"varint,8,opt,name=sealed,proto3" json:"sealed,omitempty"`   // answer with the records themselves
-	Doubts        []*Doubt               `protobuf:"bytes,9,rep,name=doubts,proto3" json:"doubts,omitempty"`    // at most 8: those that fell short for the asker
+	Reports       []*Report              `protobuf:"bytes,9,rep,name=reports,proto3" json:"reports,omitempty"`  // at most 8: nodes that fell short for the asker
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -946,37 +946,37 @@ func (x *Query) GetSealed() bool {
 	return false
 }
 
-func (x *Query) GetDoubts() []*Doubt {
+func (x *Query) GetReports() []*Report {
 	if x != nil {
-		return x.Doubts
+		return x.Reports
 	}
 	return nil
 }
 
-// Doubt is in a node that delivered less than it should while it claimed to
+// A Report is of a node that delivered less than it should while it claimed to
 // have room.
-type Doubt struct {
+type Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`      // peer ID
-	Belief        uint32                 `protobuf:"varint,2,opt,name=belief,proto3" json:"belief,omitempty"` // ten-thousandths: which share of its claims it bears out
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`    // peer ID
+	Trust         uint32                 `protobuf:"varint,2,opt,name=trust,proto3" json:"trust,omitempty"` // ten-thousandths: which share of its claims it bears out
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Doubt) Reset() {
-	*x = Doubt{}
+func (x *Report) Reset() {
+	*x = Report{}
 	mi := &file_dht_pb_dht_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Doubt) String() string {
+func (x *Report) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Doubt) ProtoMessage() {}
+func (*Report) ProtoMessage() {}
 
-func (x *Doubt) ProtoReflect() protoreflect.Message {
+func (x *Report) ProtoReflect() protoreflect.Message {
 	mi := &file_dht_pb_dht_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -988,21 +988,21 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
-func (*Doubt) Descriptor() ([]byte, []int) {
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
 	return file_dht_pb_dht_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *Doubt) GetNode() []byte {
+func (x *Report) GetNode() []byte {
 	if x != nil {
 		return x.Node
 	}
 	return nil
 }
 
-func (x *Doubt) GetBelief() uint32 {
+func (x *Report) GetTrust() uint32 {
 	if x != nil {
-		return x.Belief
+		return x.Trust
 	}
 	return 0
 }
@@ -1016,9 +1016,9 @@ type QueryReply struct {
 	Rejected []*Rejected            `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	Digests  []*Digest              `protobuf:"bytes,4,rep,name=digests,proto3" json:"digests,omitempty"` // likewise, instead of sealed
 	Split    bool                   `protobuf:"varint,5,opt,name=split,proto3" json:"split,omitempty"`    // the topic's nodes publish in finer shards
-	// In which of the nodes above the holder does not believe in full, by what
-	// many who asked told it. Digests are judged by that already.
-	Doubts        []*Doubt `protobuf:"bytes,6,rep,name=doubts,proto3" json:"doubts,omitempty"`
+	// Nodes above that the holder does not trust fully, by the reports of
+	// many seekers. Digests are evaluated by that already.
+	Reports       []*Report `protobuf:"bytes,6,rep,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1088,9 +1088,9 @@ func (x *QueryReply) GetSplit() bool {
 	return false
 }
 
-func (x *QueryReply) GetDoubts() []*Doubt {
+func (x *QueryReply) GetReports() []*Report {
 	if x != nil {
-		return x.Doubts
+		return x.Reports
 	}
 	return nil
 }
@@ -2648,7 +2648,7 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x03had\x18\x04 \x01(\x04R\x03had\",\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
-	"\x05addrs\x18\x02 \x03(\fR\x05addrs\"\xa2\x02\n" +
+	"\x05addrs\x18\x02 \x03(\fR\x05addrs\"\xa5\x02\n" +
 	"\x05Query\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12'\n" +
 	"\x04need\x18\x02 \x01(\v2\x13.weir.capacity.NeedR\x04need\x12\x18\n" +
@@ -2657,20 +2657,20 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06policy\x18\x06 \x01(\x04R\x06policy\x12\x18\n" +
 	"\aexplain\x18\a \x01(\bR\aexplain\x12\x16\n" +
-	"\x06sealed\x18\b \x01(\bR\x06sealed\x12'\n" +
-	"\x06doubts\x18\t \x03(\v2\x0f.weir.dht.DoubtR\x06doubtsJ\x04\b\n" +
-	"\x10\v\"3\n" +
-	"\x05Doubt\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\fR\x04node\x12\x16\n" +
-	"\x06belief\x18\x02 \x01(\rR\x06belief\"\xd3\x01\n" +
+	"\x06sealed\x18\b \x01(\bR\x06sealed\x12*\n" +
+	"\areports\x18\t \x03(\v2\x10.weir.dht.ReportR\areportsJ\x04\b\n" +
+	"\x10\v\"2\n" +
+	"\x06Report\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
+	"\x05trust\x18\x02 \x01(\rR\x05trust\"\xd6\x01\n" +
 	"\n" +
 	"QueryReply\x12\x16\n" +
 	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\rR\x04held\x12.\n" +
 	"\brejected\x18\x03 \x03(\v2\x12.weir.dht.RejectedR\brejected\x12*\n" +
 	"\adigests\x18\x04 \x03(\v2\x10.weir.dht.DigestR\adigests\x12\x14\n" +
-	"\x05split\x18\x05 \x01(\bR\x05split\x12'\n" +
-	"\x06doubts\x18\x06 \x03(\v2\x0f.weir.dht.DoubtR\x06doubts\"\xc4\x01\n" +
+	"\x05split\x18\x05 \x01(\bR\x05split\x12*\n" +
+	"\areports\x18\x06 \x03(\v2\x10.weir.dht.ReportR\areports\"\xc4\x01\n" +
 	"\x06Digest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
@@ -2814,7 +2814,7 @@ var file_dht_pb_dht_proto_goTypes = []any{
 	(*Result)(nil),            // 8: weir.dht.Result
 	(*Peer)(nil),              // 9: weir.dht.Peer
 	(*Query)(nil),             // 10: weir.dht.Query
-	(*Doubt)(nil),             // 11: weir.dht.Doubt
+	(*Report)(nil),            // 11: weir.dht.Report
 	(*QueryReply)(nil),        // 12: weir.dht.QueryReply
 	(*Digest)(nil),            // 13: weir.dht.Digest
 	(*Rejected)(nil),          // 14: weir.dht.Rejected
@@ -2863,10 +2863,10 @@ var file_dht_pb_dht_proto_depIdxs = []int32{
 	9,  // 17: weir.dht.AdvertiseReply.closer:type_name -> weir.dht.Peer
 	37, // 18: weir.dht.Query.need:type_name -> weir.capacity.Need
 	36, // 19: weir.dht.Query.origin:type_name -> weir.capacity.Coordinate
-	11, // 20: weir.dht.Query.doubts:type_name -> weir.dht.Doubt
+	11, // 20: weir.dht.Query.reports:type_name -> weir.dht.Report
 	14, // 21: weir.dht.QueryReply.rejected:type_name -> weir.dht.Rejected
 	13, // 22: weir.dht.QueryReply.digests:type_name -> weir.dht.Digest
-	11, // 23: weir.dht.QueryReply.doubts:type_name -> weir.dht.Doubt
+	11, // 23: weir.dht.QueryReply.reports:type_name -> weir.dht.Report
 	36, // 24: weir.dht.FetchReply.coordinate:type_name -> weir.capacity.Coordinate
 	20, // 25: weir.dht.HandOver.copies:type_name -> weir.dht.Copy
 	0,  // 26: weir.dht.Claim.intent:type_name -> weir.dht.Claim.Intent

@@ -70,7 +70,7 @@ func newServer(tb testing.TB) *Server {
 	return NewServer(Config{
 		Inbound: &overlay.Server{},
 		Holding: holding.New(holding.Config{
-			ID: r.Node, NetworkID: "net", Directory: dir, Sharding: sharding, Table: table, Doubts: holder.NewDoubts(), Rates: &holder.RateLimit{},
+			ID: r.Node, NetworkID: "net", Directory: dir, Sharding: sharding, Table: table, Reports: holder.NewReports(), Rates: &holder.RateLimit{},
 			Policy: func() *policy.Compiled { return compiled }, Wall: wall, Introduce: introduce,
 			Accepted: func(peer.ID) {}, Left: live.Leave, Log: slog.New(slog.DiscardHandler),
 		}),
@@ -163,8 +163,8 @@ func FuzzAnswer(f *testing.F) {
 			Exclude: [][]byte{{1}}, Origin: &cpb.Coordinate{Vec: make([]float32, 8), Height: 1}, Limit: 3, Explain: true,
 		}),
 		query(&pb.Query{Topic: capacities, Need: &cpb.Need{Uplink: 1 << 62, Packets: 1 << 62}}),
-		query(&pb.Query{Topic: capacities, Need: &cpb.Need{}, Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 2_500}, {Node: []byte("\x00\x05other")}}}),
-		query(&pb.Query{Topic: capacities, Need: &cpb.Need{}, Doubts: []*pb.Doubt{{Node: []byte("\x00\x04node"), Belief: 1 << 31}}}),
+		query(&pb.Query{Topic: capacities, Need: &cpb.Need{}, Reports: []*pb.Report{{Node: []byte("\x00\x04node"), Trust: 2_500}, {Node: []byte("\x00\x05other")}}}),
+		query(&pb.Query{Topic: capacities, Need: &cpb.Need{}, Reports: []*pb.Report{{Node: []byte("\x00\x04node"), Trust: 1 << 31}}}),
 		query(&pb.Query{Topic: "regions", Need: &cpb.Need{}, Limit: 1 << 31}),
 		query(&pb.Query{Topic: capacities, Need: &cpb.Need{}, Sealed: true}),
 		fetch("", 1<<31),

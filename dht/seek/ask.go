@@ -23,7 +23,7 @@ type reply struct {
 	holder  peer.ID
 	records []Verified
 	offers  []offer
-	doubts  []holder.Doubt
+	reports []holder.Report
 	query   *pb.QueryReply
 	elapsed time.Duration
 	spent   overlay.Cost
@@ -49,11 +49,11 @@ func (s *Seeker) queryRequest(q *query) *pb.Request {
 	for _, p := range q.exclude[:min(len(q.exclude), holding.MaxExclude)] {
 		query.Exclude = append(query.Exclude, []byte(p))
 	}
-	// A holder that is asked only for its own record gets no doubts about
+	// A holder that is asked only for its own record gets no reports about
 	// others.
 	if topic := q.topic; !s.cfg.Discovery.Own() && topic != holder.RegionsTopic && !topic.Provisions() {
-		for _, d := range s.cfg.Beliefs.Doubts(time.Now()) {
-			query.Doubts = append(query.Doubts, holding.DoubtToWire(d))
+		for _, d := range s.cfg.Reputation.Reports(time.Now()) {
+			query.Reports = append(query.Reports, holding.ReportToWire(d))
 		}
 	}
 	return &pb.Request{Op: &pb.Request_Query{Query: query}}
@@ -96,7 +96,7 @@ func (s *Seeker) askHolder(ctx context.Context, index int, p peer.ID, q *query) 
 			r.offers, r.err = holding.DigestsFromWire(now, p, s.cfg.Policy().Policy(), r.query.Digests)
 		}
 		if r.err == nil {
-			r.doubts, r.err = holding.DoubtsFromWire(r.query.Doubts, holding.QueryLimit)
+			r.reports, r.err = holding.ReportsFromWire(r.query.Reports, holding.QueryLimit)
 		}
 	}
 	if r.err != nil {

@@ -4,7 +4,7 @@
 //
 // Its input is a topic and a need. It sends queries to the topic's holders,
 // requests for room to candidates, and releases for leases that are not used;
-// new knowledge goes to the [Config]'s memory of records, beliefs and peers.
+// new knowledge goes to the [Config]'s memory of records, trusts and peers.
 // The result is an [Answer], or a [Decision] and where to go.
 //
 // A query belongs to the goroutine that called Find, Explain or Place, except

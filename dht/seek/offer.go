@@ -56,7 +56,7 @@ func (s *Seeker) known(now time.Time, topic holder.Topic, node peer.ID) (capacit
 // were judged here, best first. The node's own experience scales the offers'
 // scores.
 func (s *Seeker) rankOffers(now time.Time, ranking policy.Ranking, offers map[peer.ID]offer) []offer {
-	return place.Rank(ranking, offers, func(p peer.ID) float64 { return s.cfg.Beliefs.Of(now, p) })
+	return place.Rank(ranking, offers, func(p peer.ID) float64 { return s.cfg.Reputation.Of(now, p) })
 }
 
 // errUnfit means that a candidate gave a lease, but the policy rejects its
@@ -109,7 +109,7 @@ func (s *Seeker) confirm(topic holder.Topic, need capacity.Need, o *offer, seale
 	if err := s.cfg.Reachable(need, &r); err != nil {
 		return policy.Evaluation{}, err
 	}
-	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, s.cfg.Coordinates.Predict(r.Coordinate)), Trust: min(s.cfg.Beliefs.Of(now, r.Node), o.Trust)}
+	c := policy.Candidate{Record: r, Sealed: sealed, RTT: cmp.Or(rtt, s.cfg.Coordinates.Predict(r.Coordinate)), Trust: min(s.cfg.Reputation.Of(now, r.Node), o.Trust)}
 	ranking := s.cfg.Policy().Rank(need, s.Me(need.Region), []policy.Candidate{c})
 	if len(ranking.Passed) == 0 {
 		return ranking.Rejected[0], &errUnfit{ranking.Rejected[0].Rule}

@@ -224,14 +224,14 @@ func (q *query) add(r capacity.Record, sealed []byte) {
 		Record: r,
 		Sealed: sealed,
 		RTT:    q.s.cfg.Coordinates.Predict(r.Coordinate),
-		Trust:  q.s.cfg.Beliefs.Of(now, r.Node),
+		Trust:  q.s.cfg.Reputation.Of(now, r.Node),
 	}
 }
 
 // report notes a holder's trust in node.
-func (q *query) report(node peer.ID, belief float64) {
-	if heard, ok := q.reports[node]; belief < 1 && (!ok || belief < heard) {
-		q.reports[node] = belief
+func (q *query) report(node peer.ID, trust float64) {
+	if heard, ok := q.reports[node]; trust < 1 && (!ok || trust < heard) {
+		q.reports[node] = trust
 	}
 }
 
@@ -339,11 +339,11 @@ func (q *query) take(r reply) {
 	for _, v := range r.records {
 		q.add(v.Record, v.Sealed)
 	}
-	for _, d := range r.doubts {
-		q.report(d.Node, d.Belief)
+	for _, d := range r.reports {
+		q.report(d.Node, d.Trust)
 		for i := range r.offers {
 			if r.offers[i].Record.Node == d.Node {
-				r.offers[i].Trust = d.Belief // its score includes it already
+				r.offers[i].Trust = d.Trust // its score includes it already
 			}
 		}
 	}

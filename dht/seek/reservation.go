@@ -166,7 +166,7 @@ func (r *reservation) heard(res reserved) place.Step {
 		r.leases[res.node] = res.placed
 	} else {
 		note.Reason, note.Detail = refusalReason(res.err)
-		r.s.cfg.Beliefs.Refused(time.Now(), res.node)
+		r.s.cfg.Reputation.Refused(time.Now(), res.node)
 	}
 	return r.answered(res)
 }

@@ -27,7 +27,7 @@ import (
 
 // The largest answers, in bytes, that a peer may send.
 const (
-	MaxQueryReply = 24 << 10 // holding.QueryLimit records, doubts about their nodes, and the rules
+	MaxQueryReply = 24 << 10 // holding.QueryLimit records, reports about their nodes, and the rules
 	maxReserve    = reserve.MaxMessage
 )
 
@@ -78,10 +78,10 @@ type Config struct {
 	LookUps   *directory.LookUps
 	Sharding  *directory.Sharding
 
-	Table   *holder.Table   // this node's table
-	Holding *holding.Holder // answers queries from it
-	Newest  *place.Memory
-	Beliefs *holder.Beliefs
+	Table      *holder.Table   // this node's table
+	Holding    *holding.Holder // answers queries from it
+	Newest     *place.Memory
+	Reputation *holder.Reputation
 
 	Policy func() *policy.Compiled
 	// Own returns the record that the node published last, and Published the

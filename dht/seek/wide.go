@@ -102,8 +102,8 @@ func (q *query) merge(sub *query) {
 	for _, c := range sub.found {
 		q.found[c.Record.Node] = newer(q.found, c)
 	}
-	for node, belief := range sub.reports {
-		q.report(node, belief)
+	for node, trust := range sub.reports {
+		q.report(node, trust)
 	}
 	for _, o := range sub.offers {
 		q.offered(time.Now(), o)

@@ -20,8 +20,8 @@ const deliversFully = 0.95
 
 // Config is a [Judge]'s view of its node; all of it is needed.
 type Config struct {
-	Beliefs *holder.Beliefs
-	Newest  *place.Memory
+	Reputation *holder.Reputation
+	Newest     *place.Memory
 	// Held returns p's capacity record, if this node holds it.
 	Held func(now time.Time, p peer.ID) (capacity.Record, bool)
 	// Fetch asks p for its own sealed records, its capacity record first.
@@ -76,7 +76,7 @@ func (j *Judge) Delivered(p peer.ID, share float64) {
 // record.
 func (j *Judge) fellShort(r *capacity.Record, share float64) {
 	borne := holder.ClaimAccuracy(r.Stress(), share)
-	j.cfg.Beliefs.FellShort(time.Now(), r.Node, borne)
+	j.cfg.Reputation.FellShort(time.Now(), r.Node, borne)
 	j.cfg.Log.Debug("node fell short", "peer", r.Node, "share", share, "stress", r.Stress(), "borne", borne)
 }
 

@@ -50,9 +50,9 @@ func TestDelivered(t *testing.T) {
 		{name: "it answers for another", of: "other", share: 0.5, answer: [][]byte{sealed}, asked: true, want: 1},
 	} {
 		asked := false
-		beliefs := holder.NewBeliefs()
+		trusts := holder.NewReputation()
 		New(Config{
-			Beliefs: beliefs, Newest: place.NewMemory(),
+			Reputation: trusts, Newest: place.NewMemory(),
 			Held: func(time.Time, peer.ID) (capacity.Record, bool) {
 				r := held
 				r.Seq = c.held
@@ -66,10 +66,10 @@ func TestDelivered(t *testing.T) {
 			Go:   func(f func(context.Context)) bool { f(t.Context()); return true },
 			Log:  slog.New(slog.DiscardHandler),
 		}).Delivered(c.of, c.share)
-		if got := beliefs.Of(time.Now(), c.of); math.Abs(got-c.want) > 0.01 || asked != c.asked {
+		if got := trusts.Of(time.Now(), c.of); math.Abs(got-c.want) > 0.01 || asked != c.asked {
 			t.Errorf("%s: believed %v, asked %v; want %v, %v", c.name, got, asked, c.want, c.asked)
 		}
-		if got := beliefs.Of(time.Now(), id); c.of != id && got != 1 {
+		if got := trusts.Of(time.Now(), id); c.of != id && got != 1 {
 			t.Errorf("%s: the other is believed %v", c.name, got)
 		}
 	}

@@ -105,8 +105,8 @@ func (p *placing) offersOf(h *node, s *shard, limit int) (offers []holder.Offer,
 	now := p.w.clock()
 	q := holder.Query{Topic: s.topic, Need: p.need, Me: p.seeker.me(), Exclude: p.exclude, Limit: limit}
 	if p.w.hearsay {
-		h.doubts.Heard(now, p.seeker.id, p.seeker.beliefs.Doubts(now))
-		q.Trust = func(id peer.ID) float64 { return h.doubts.Of(now, id) }
+		h.reports.Heard(now, p.seeker.id, p.seeker.reputation.Reports(now))
+		q.Trust = func(id peer.ID) float64 { return h.reports.Of(now, id) }
 	}
 	offers, held, _ = h.table.Offers(now, p.w.judge, q, p.w.rnd)
 	for i := range offers {

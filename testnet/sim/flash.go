@@ -208,7 +208,7 @@ func (c *crowd) attempt(n, from *node, left int, exclude []peer.ID) {
 				if err == nil {
 					parent.ledger.End(id)
 				}
-				n.beliefs.Refused(w.clock(), parent.id)
+				n.reputation.Refused(w.clock(), parent.id)
 				if left > 1 {
 					c.attempt(n, nil, left-1, append(exclude, parent.id))
 					return

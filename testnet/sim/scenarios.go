@@ -416,7 +416,7 @@ func (w *world) watchDelivery(seeker, target *node, lasts time.Duration) {
 	var look func()
 	look = func() {
 		if delivered := float64(target.effective()) / float64(max(1, target.active)); delivered < 1 {
-			seeker.beliefs.FellShort(w.clock(), target.id, holder.ClaimAccuracy(target.record.Stress(), delivered))
+			seeker.reputation.FellShort(w.clock(), target.id, holder.ClaimAccuracy(target.record.Stress(), delivered))
 		}
 		if w.now+probeEvery < end {
 			w.after(probeEvery, look)

@@ -130,7 +130,7 @@ func (p *placing) found(level int) {
 
 func (p *placing) order() []holder.Offer {
 	now := p.w.clock()
-	passed := place.Rank(policy.Ranking{}, p.offers, func(id peer.ID) float64 { return p.seeker.beliefs.Of(now, id) })
+	passed := place.Rank(policy.Ranking{}, p.offers, func(id peer.ID) float64 { return p.seeker.reputation.Of(now, id) })
 	return place.Order(passed, p.w.judge.Policy().Keep, func(peer.ID) bool { return false }, p.w.rnd)
 }
 
@@ -147,7 +147,7 @@ func (p *placing) reserve(o *holder.Offer) {
 		_, err := target.ledger.Reserve(w.clock(), capacity.Request{ID: p.id, From: p.seeker.id, Need: p.need})
 		score := 0.0
 		if err == nil {
-			candidate := policy.Candidate{Record: now, RTT: rtt, Trust: min(p.seeker.beliefs.Of(w.clock(), target.id), trust)}
+			candidate := policy.Candidate{Record: now, RTT: rtt, Trust: min(p.seeker.reputation.Of(w.clock(), target.id), trust)}
 			for _, v := range w.judge.Rank(p.need, p.seeker.me(), []policy.Candidate{candidate}).Passed {
 				score = v.Score
 			}
@@ -174,7 +174,7 @@ func (p *placing) heard(target *node, score float64, err error) {
 		}
 		p.do(p.placement.Granted(now, target.id, score))
 	case !p.over:
-		p.seeker.beliefs.Refused(now, target.id)
+		p.seeker.reputation.Refused(now, target.id)
 		p.refused++
 		if p.refused == place.ReserveFirst && p.answers == place.ReserveFirst && w.counting {
 			w.bothRefused++

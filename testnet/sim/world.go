@@ -113,9 +113,9 @@ type node struct {
 	idle     time.Duration
 	gone     bool // released
 
-	table   *holder.Table // if it is a holder
-	doubts  *holder.Doubts
-	beliefs *holder.Beliefs
+	table      *holder.Table // if it is a holder
+	reports    *holder.Reports
+	reputation *holder.Reputation
 
 	record    capacity.Record // as last published
 	published time.Duration
@@ -174,7 +174,7 @@ func (w *world) add(i int, place lab.Place) {
 	n := &node{
 		id: peer.ID(key), index: i, place: place, coord: c, in: w.regions[i%len(w.regions)],
 		sessions: w.kinds[w.rnd.IntN(len(w.kinds))], claims: 1, near: make(map[*shard][]peer.ID),
-		beliefs: holder.NewBeliefs(), idle: -1,
+		reputation: holder.NewReputation(), idle: -1,
 	}
 	if w.liars > 0 && i%(w.plan.nodes/w.liars) == 0 {
 		n.claims = 10
@@ -237,7 +237,7 @@ func (w *world) elect() []*node {
 			holders = append(holders, n)
 			if n.table == nil {
 				n.table = holder.NewTable(holder.DefaultLimits())
-				n.doubts = holder.NewDoubts()
+				n.reports = holder.NewReports()
 			}
 		}
 	}

@@ -10,11 +10,11 @@ import (
 	"weir/capacity"
 )
 
-func TestDoubtsTakeMoreThanTwo(t *testing.T) {
+func TestReportsTakeMoreThanTwo(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	tell := func(d *Doubts, from, count int, belief float64) {
+	tell := func(d *Reports, from, count int, trust float64) {
 		for i := range count {
-			d.Heard(now, peer.ID(fmt.Sprint("seeker ", from+i)), []Doubt{{"node", belief}})
+			d.Heard(now, peer.ID(fmt.Sprint("seeker ", from+i)), []Report{{"node", trust}})
 		}
 	}
 	for _, c := range []struct {
@@ -31,13 +31,13 @@ func TestDoubtsTakeMoreThanTwo(t *testing.T) {
 		{"three of very many who ask", 200, map[float64]int{0: 3}, 1},
 		{"many of very many", 200, map[float64]int{0.25: 16}, 0.25},
 	} {
-		d := NewDoubts()
+		d := NewReports()
 		for i := range c.among {
 			d.Heard(now, peer.ID(fmt.Sprint("silent ", i)), nil)
 		}
 		from := 0
-		for belief, count := range c.said {
-			tell(d, from, count, belief)
+		for trust, count := range c.said {
+			tell(d, from, count, trust)
 			from += count
 		}
 		if got := d.Of(now, "node"); got != c.want {
@@ -46,19 +46,19 @@ func TestDoubtsTakeMoreThanTwo(t *testing.T) {
 	}
 }
 
-func TestDoubtsAreBoundedAndFade(t *testing.T) {
+func TestReportsAreBoundedAndFade(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	d := NewDoubts()
+	d := NewReports()
 	// The same reporter many times is one reporter, and a report about oneself
 	// does not count.
 	for range 100 {
-		d.Heard(now, "a", []Doubt{{"node", 0}, {"a", 0}})
+		d.Heard(now, "a", []Report{{"node", 0}, {"a", 0}})
 	}
 	if got := d.Of(now, "node"); got != 1 || len(d.said) != 1 {
 		t.Errorf("one reporter made a node believed %v", got)
 	}
 	for i := range maxReporters + 10 {
-		d.Heard(now, peer.ID(fmt.Sprint(i)), []Doubt{{"node", 0}})
+		d.Heard(now, peer.ID(fmt.Sprint(i)), []Report{{"node", 0}})
 	}
 	if n := len(d.said["node"]); n != maxReporters {
 		t.Errorf("%d reporters are kept, want %d", n, maxReporters)
@@ -72,11 +72,11 @@ func TestDoubtsAreBoundedAndFade(t *testing.T) {
 	if got := d.Of(now.Add(10*shortHalfLife), "node"); got != 1 {
 		t.Errorf("long after %v, want 1", got)
 	}
-	for i := range maxDoubted + 10 {
-		d.Heard(now, "b", []Doubt{{peer.ID(fmt.Sprint("other ", i)), 0}})
+	for i := range maxReported + 10 {
+		d.Heard(now, "b", []Report{{peer.ID(fmt.Sprint("other ", i)), 0}})
 	}
-	if len(d.said) > maxDoubted {
-		t.Errorf("doubts of %d nodes", len(d.said))
+	if len(d.said) > maxReported {
+		t.Errorf("reports of %d nodes", len(d.said))
 	}
 }
 
@@ -84,22 +84,22 @@ func TestDoubtsAreBoundedAndFade(t *testing.T) {
 // full.
 func TestShortfallsShowWhatThereIs(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	b := NewBeliefs()
+	b := NewReputation()
 	b.FellShort(now, "liar", ClaimAccuracy(0.12, 0.83))
 	if got := b.Of(now, "liar"); got < 0.09 || got > 0.11 {
 		t.Errorf("believed %v, want about a tenth", got)
 	}
 	b.Refused(now, "refuser")
 	b.FellShort(now, "fine", 0.95)
-	list := b.Doubts(now)
+	list := b.Reports(now)
 	if len(list) != 1 || list[0].Node != "liar" {
 		t.Errorf("tells of %v, want the liar", list)
 	}
 	for i := range 20 {
 		b.FellShort(now, peer.ID(fmt.Sprint(i)), 0.5)
 	}
-	if list := b.Doubts(now); len(list) != MaxDoubts || list[0].Node != "liar" {
-		t.Errorf("tells of %v, want %d, the worst first", list, MaxDoubts)
+	if list := b.Reports(now); len(list) != MaxReports || list[0].Node != "liar" {
+		t.Errorf("tells of %v, want %d, the worst first", list, MaxReports)
 	}
 }
 

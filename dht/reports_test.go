@@ -22,16 +22,16 @@ import (
 )
 
 // asks makes a query of the topic where the tests' nodes publish, with these
-// doubts.
-func asks(doubts ...*pb.Doubt) *pb.Request {
+// reports.
+func asks(reports ...*pb.Report) *pb.Request {
 	return &pb.Request{Op: &pb.Request_Query{Query: &pb.Query{
-		Topic: string(ShardTopic("test", "")), Need: signed.NeedToWire(view()), Policy: policy.Default().Version, Limit: holding.QueryLimit, Doubts: doubts,
+		Topic: string(ShardTopic("test", "")), Need: signed.NeedToWire(view()), Policy: policy.Default().Version, Limit: holding.QueryLimit, Reports: reports,
 	}}}
 }
 
 // Three seekers that report a shortfall make holders rank the node lower for
 // all seekers; one or two reporters change nothing.
-func TestDoubtsOfSeekersCount(t *testing.T) {
+func TestReportsOfSeekersCount(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name      string
@@ -49,7 +49,7 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 			for range c.reporters {
 				reporter := dhttest.ID(t, dhttest.Key(t))
 				for _, n := range nodes { // all are holders
-					resp := n.answers(reporter, asks(holding.DoubtToWire(holder.Doubt{Node: target, Belief: c.said})))
+					resp := n.answers(reporter, asks(holding.ReportToWire(holder.Report{Node: target, Trust: c.said})))
 					if resp.Error != "" {
 						t.Fatal(resp.Error)
 					}
@@ -96,8 +96,8 @@ func TestDoubtsOfSeekersCount(t *testing.T) {
 
 			q := asks()
 			reply := nodes[0].answers(seeker.ID(), q).GetQuery()
-			if told := len(reply.Doubts) > 0; told != (c.want < 1) || len(reply.Digests) != len(nodes) {
-				t.Errorf("a holder answers with doubts %v and %d digests", reply.Doubts, len(reply.Digests))
+			if told := len(reply.Reports) > 0; told != (c.want < 1) || len(reply.Digests) != len(nodes) {
+				t.Errorf("a holder answers with reports %v and %d digests", reply.Reports, len(reply.Digests))
 			}
 		})
 	}
@@ -130,61 +130,61 @@ func TestDelivered(t *testing.T) {
 		for _, share := range []float64{1, 0.95, math.NaN()} {
 			n.Shortfalls.Delivered(target.ID(), share)
 		}
-		if got := n.beliefs.Of(time.Now(), target.ID()); got != 1 {
+		if got := n.reputation.Of(time.Now(), target.ID()); got != 1 {
 			t.Errorf("who delivers is believed %v", got)
 		}
 		n.Shortfalls.Delivered(target.ID(), 0.5)
 		dhttest.Eventually(t, func() error {
-			if got := n.beliefs.Of(time.Now(), target.ID()); math.Abs(got-0.4) > 0.01 {
+			if got := n.reputation.Of(time.Now(), target.ID()); math.Abs(got-0.4) > 0.01 {
 				return fmt.Errorf("believed %v, want half of the 0.8 that it said were in use", got)
 			}
 			return nil
 		})
 	}
-	doubts := question(CapacityTopic()).GetQuery().Doubts
-	if len(doubts) != 1 || peer.ID(doubts[0].Node) != target.ID() || doubts[0].Belief < 3_900 || doubts[0].Belief > 4_100 {
-		t.Errorf("a query says %v", doubts)
+	reports := question(CapacityTopic()).GetQuery().Reports
+	if len(reports) != 1 || peer.ID(reports[0].Node) != target.ID() || reports[0].Trust < 3_900 || reports[0].Trust > 4_100 {
+		t.Errorf("a query says %v", reports)
 	}
 	if grown := proto.Size(question(CapacityTopic())) - plain; grown <= 0 || grown > 50 {
-		t.Errorf("a doubt takes %d bytes", grown)
+		t.Errorf("a report takes %d bytes", grown)
 	}
-	// Doubts do not apply to provisioners and to the index of regions.
+	// Reports do not apply to provisioners and to the index of regions.
 	for _, topic := range []Topic{holder.RegionsTopic, ProvisionTopic("test")} {
-		if d := question(topic).GetQuery().Doubts; len(d) != 0 {
+		if d := question(topic).GetQuery().Reports; len(d) != 0 {
 			t.Errorf("a query of %s says %v", topic, d)
 		}
 	}
 	// An unknown peer costs no more than one request.
 	seeker.Shortfalls.Delivered(dhttest.ID(t, dhttest.Key(t)), 0)
-	if got := seeker.beliefs.Doubts(time.Now()); len(got) != 1 {
-		t.Errorf("doubts %v", got)
+	if got := seeker.reputation.Reports(time.Now()); len(got) != 1 {
+		t.Errorf("reports %v", got)
 	}
 }
 
-func TestDoubtsOnTheWire(t *testing.T) {
+func TestReportsOnTheWire(t *testing.T) {
 	id := dhttest.ID(t, dhttest.Key(t))
-	good := &pb.Doubt{Node: []byte(id), Belief: 2_500}
-	got, err := holding.DoubtsFromWire([]*pb.Doubt{good}, holder.MaxDoubts)
-	if err != nil || !slices.Equal(got, []holder.Doubt{{Node: id, Belief: 0.25}}) || !proto.Equal(holding.DoubtToWire(got[0]), good) {
+	good := &pb.Report{Node: []byte(id), Trust: 2_500}
+	got, err := holding.ReportsFromWire([]*pb.Report{good}, holder.MaxReports)
+	if err != nil || !slices.Equal(got, []holder.Report{{Node: id, Trust: 0.25}}) || !proto.Equal(holding.ReportToWire(got[0]), good) {
 		t.Errorf("%v, %v", got, err)
 	}
 	node := newTestNode(t, nil)
 	for name, c := range map[string]struct {
-		doubts []*pb.Doubt
-		say    string
+		reports []*pb.Report
+		say     string
 	}{
-		"too many":         {slices.Repeat([]*pb.Doubt{good}, holder.MaxDoubts+1), "9 doubts, at most 8"},
-		"no node":          {[]*pb.Doubt{good, {Belief: 1}}, "doubt: "},
-		"not a peer's ID":  {[]*pb.Doubt{{Node: []byte("x")}}, "doubt: "},
-		"a belief above 1": {[]*pb.Doubt{{Node: []byte(id), Belief: 10_001}}, "a belief of 10001"},
+		"too many":        {slices.Repeat([]*pb.Report{good}, holder.MaxReports+1), "9 reports, at most 8"},
+		"no node":         {[]*pb.Report{good, {Trust: 1}}, "report: "},
+		"not a peer's ID": {[]*pb.Report{{Node: []byte("x")}}, "report: "},
+		"a trust above 1": {[]*pb.Report{{Node: []byte(id), Trust: 10_001}}, "a trust of 10001"},
 	} {
-		if resp := node.answers(id, asks(c.doubts...)); !strings.Contains(resp.Error, c.say) {
+		if resp := node.answers(id, asks(c.reports...)); !strings.Contains(resp.Error, c.say) {
 			t.Errorf("%s: %v, want an error with %q", name, resp, c.say)
 		}
 	}
-	b, err := frame.Append(nil, asks(&pb.Doubt{Node: []byte("a node"), Belief: 2_500}))
+	b, err := frame.Append(nil, asks(&pb.Report{Node: []byte("a node"), Trust: 2_500}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "doubts.frame", b)
+	golden(t, "reports.frame", b)
 }

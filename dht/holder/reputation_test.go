@@ -8,8 +8,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-func TestBeliefsFadeAndRecover(t *testing.T) {
-	b := NewBeliefs()
+func TestReputationFadeAndRecover(t *testing.T) {
+	b := NewReputation()
 	now := time.Unix(1_000_000, 0)
 	if got := b.Of(now, "p"); got != 1 {
 		t.Errorf("a stranger is believed %v, want 1", got)
@@ -23,13 +23,13 @@ func TestBeliefsFadeAndRecover(t *testing.T) {
 	if got := b.Of(now, "p"); got != 0 {
 		t.Errorf("after three refusals %v, want 0", got)
 	}
-	if got := b.Of(now.Add(2*beliefHalfLife), "p"); got != 0.75 {
+	if got := b.Of(now.Add(2*reputationHalfLife), "p"); got != 0.75 {
 		t.Errorf("after two half-lives %v, want 0.75", got)
 	}
-	for i := range maxBeliefs + 10 {
+	for i := range maxReputations + 10 {
 		b.Refused(now, peer.ID(fmt.Sprint(i)))
 	}
-	if len(b.peers) > maxBeliefs {
+	if len(b.peers) > maxReputations {
 		t.Errorf("%d peers remembered", len(b.peers))
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	maxDoubted   = 1_024 // nodes with doubts
+	maxReported  = 1_024 // nodes with reports
 	maxReporters = 32    // per node: the latest
 	maxSeekers   = 4_096 // counted
 
@@ -22,27 +22,27 @@ const (
 	trustPart  = 16
 )
 
-// Doubts are the reports of seekers to a holder about nodes that fell short of
+// Reports are those of seekers to a holder about nodes that fell short of
 // their claims. No single report counts for much: the trust in a node is the
 // median of all reports about it, together with some silent seekers, who count
 // as trusting it. So it takes more than two reporters, and more than one in 16
 // of all seekers, to reduce the trust in a node; how low their reports are does
-// not matter. Reports fade. Time is passed in. Doubts are safe for concurrent
+// not matter. Reports fade. Time is passed in. They are safe for concurrent
 // use.
-type Doubts struct {
+type Reports struct {
 	mu      sync.Mutex
-	said    map[peer.ID]map[peer.ID]doubt // by node and reporter
-	seekers map[peer.ID]time.Time         // when each seeker asked last
+	said    map[peer.ID]map[peer.ID]report // by node and reporter
+	seekers map[peer.ID]time.Time          // when each seeker asked last
 }
 
-// NewDoubts returns Doubts without any report.
-func NewDoubts() *Doubts {
-	return &Doubts{said: make(map[peer.ID]map[peer.ID]doubt), seekers: make(map[peer.ID]time.Time)}
+// NewReports returns Reports without any report.
+func NewReports() *Reports {
+	return &Reports{said: make(map[peer.ID]map[peer.ID]report), seekers: make(map[peer.ID]time.Time)}
 }
 
-// Heard takes in the doubts in reporter's query. Of several reports by one
+// Heard takes in the list in reporter's query. Of several reports by one
 // reporter about a node the last counts.
-func (d *Doubts) Heard(now time.Time, reporter peer.ID, list []Doubt) {
+func (d *Reports) Heard(now time.Time, reporter peer.ID, list []Report) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.seekers) >= maxSeekers {
@@ -51,19 +51,19 @@ func (d *Doubts) Heard(now time.Time, reporter peer.ID, list []Doubt) {
 	if len(d.seekers) < maxSeekers {
 		d.seekers[reporter] = now
 	}
-	for _, x := range list[:min(len(list), MaxDoubts)] {
-		if x.Node == reporter || !(x.Belief >= 0 && x.Belief <= 1) {
+	for _, x := range list[:min(len(list), MaxReports)] {
+		if x.Node == reporter || !(x.Trust >= 0 && x.Trust <= 1) {
 			continue
 		}
 		words := d.said[x.Node]
 		if words == nil {
-			if len(d.said) >= maxDoubted {
+			if len(d.said) >= maxReported {
 				d.prune(now)
 			}
-			if len(d.said) >= maxDoubted {
+			if len(d.said) >= maxReported {
 				continue
 			}
-			words = make(map[peer.ID]doubt)
+			words = make(map[peer.ID]report)
 			d.said[x.Node] = words
 		}
 		if _, known := words[reporter]; !known && len(words) >= maxReporters {
@@ -75,26 +75,26 @@ func (d *Doubts) Heard(now time.Time, reporter peer.ID, list []Doubt) {
 			}
 			delete(words, oldest)
 		}
-		words[reporter] = doubt{1 - x.Belief, now}
+		words[reporter] = report{1 - x.Trust, now}
 	}
 }
 
 // Of returns the trust in node, 0…1.
-func (d *Doubts) Of(now time.Time, node peer.ID) float64 {
+func (d *Reports) Of(now time.Time, node peer.ID) float64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	words := d.said[node]
 	if len(words) <= trustLeast {
 		return 1
 	}
-	beliefs := make([]float64, 0, len(words))
+	trusts := make([]float64, 0, len(words))
 	for _, w := range words {
 		if left := w.left(now, shortHalfLife); left > 1-worthTelling {
-			beliefs = append(beliefs, 1-left)
+			trusts = append(trusts, 1-left)
 		}
 	}
 	trust := trustLeast
-	if len(beliefs) > trustLeast {
+	if len(trusts) > trustLeast {
 		asked := 0
 		for _, at := range d.seekers {
 			if now.Sub(at) <= seekerAge {
@@ -104,16 +104,16 @@ func (d *Doubts) Of(now time.Time, node peer.ID) float64 {
 		trust = max(trust, min(asked/trustPart, maxReporters/2))
 	}
 	for range trust {
-		beliefs = append(beliefs, 1)
+		trusts = append(trusts, 1)
 	}
-	slices.Sort(beliefs)
-	return beliefs[len(beliefs)/2] // of two in the middle the higher
+	slices.Sort(trusts)
+	return trusts[len(trusts)/2] // of two in the middle the higher
 }
 
-// prune forgets reports that have faded.
-func (d *Doubts) prune(now time.Time) {
-	maps.DeleteFunc(d.said, func(_ peer.ID, words map[peer.ID]doubt) bool {
-		maps.DeleteFunc(words, func(_ peer.ID, w doubt) bool { return w.left(now, shortHalfLife) <= 1-worthTelling })
+// prune forgets experience that has faded.
+func (d *Reports) prune(now time.Time) {
+	maps.DeleteFunc(d.said, func(_ peer.ID, words map[peer.ID]report) bool {
+		maps.DeleteFunc(words, func(_ peer.ID, w report) bool { return w.left(now, shortHalfLife) <= 1-worthTelling })
 		return len(words) == 0
 	})
 }
