@@ -19,6 +19,7 @@ type Names struct {
 	shared map[string]bool
 }
 
+// New are the names of nodes by ID.
 func New(byID map[peer.ID]string) Names {
 	n := Names{byID, map[string]bool{}}
 	seen := map[string]bool{}
