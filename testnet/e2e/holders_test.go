@@ -13,7 +13,7 @@ import (
 
 // A full node places publishers while nearly a third of all processes are
 // stopped, and again right after every holder of its key was killed.
-func TestPlacementOutlivesItsHolders(t *testing.T) {
+func TestPlacementOutlivesItsHoldersTimed(t *testing.T) {
 	w := up(t, 14, only(1, "--session-limit", "1"))
 	full := w.n(1)
 	publish(t, full.whip("own"))

@@ -254,7 +254,7 @@ func TestOverflowRelayAndRefuse(t *testing.T) {
 
 // Hung nodes do not delay a redirect, from the first byte of the request to the
 // answer: a search that waited for them would take 10 s.
-func TestHungNodesDelayNobody(t *testing.T) {
+func TestHungNodesDelayNobodyTimed(t *testing.T) {
 	w := up(t, 14, only(1, "--session-limit", "2"))
 	full := w.n(1)
 	var steady, holders []node

@@ -191,7 +191,7 @@ func some(l *Lab, share float64, seed uint64) []*Node {
 }
 
 // 30 % of the nodes hang, holders among them: no selection waits for them.
-func TestThirtyPercentHung(t *testing.T) {
+func TestThirtyPercentHungTimed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 30 nodes for half a minute")
 	}
@@ -219,7 +219,7 @@ func TestThirtyPercentHung(t *testing.T) {
 	}
 }
 
-func TestThirtyPercentKilled(t *testing.T) {
+func TestThirtyPercentKilledTimed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 30 nodes for half a minute")
 	}
@@ -240,7 +240,7 @@ func TestThirtyPercentKilled(t *testing.T) {
 }
 
 // All holders of a key die at the same instant, with all records they held.
-func TestAllHoldersKilled(t *testing.T) {
+func TestAllHoldersKilledTimed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 30 nodes for half a minute")
 	}
@@ -366,7 +366,7 @@ func TestBootstrapPeersDown(t *testing.T) {
 }
 
 // Clocks that are wrong by up to five minutes have no effect.
-func TestClocksSkewed(t *testing.T) {
+func TestClocksSkewedTimed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 20 nodes for some seconds")
 	}
@@ -421,7 +421,7 @@ func TestChurn(t *testing.T) {
 }
 
 // Seekers elsewhere know of a jump in a node's load within half a second.
-func TestJumpsAreSoonVisible(t *testing.T) {
+func TestJumpsAreSoonVisibleTimed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 20 nodes for half a minute")
 	}

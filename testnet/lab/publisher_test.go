@@ -22,7 +22,7 @@ import (
 // In a network too large for every node to know all others, each node finds the
 // publisher of a stream at the first try, even if it has not asked for the
 // stream before.
-func TestNamesAreKnownEverywhere(t *testing.T) {
+func TestNamesAreKnownEverywhereTimed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs 60 nodes for some seconds")
 	}
