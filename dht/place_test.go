@@ -213,7 +213,7 @@ func TestPlaceTakesTheBetterLease(t *testing.T) {
 			dhttest.Eventually(t, func() error { // on a busy machine the second may come too late
 				placed, d, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), nil)
 				if err != nil || len(d.Reservations) != 2 {
-					t.Fatalf("placed %+v, %v; %+v", placed.Lease, err, d.Reservations)
+					return fmt.Errorf("placed %+v, %v; %+v", placed.Lease, err, d.Reservations)
 				}
 				i := slices.IndexFunc(d.Reservations, func(r Reservation) bool { return r.Node == worse.host.ID() })
 				lost, won := d.Reservations[i], d.Reservations[1-i]
