@@ -22,6 +22,9 @@ const (
 	// nominationLasts is how long after its last check a nominated local
 	// address stays the one to answer from, while the peer checks others.
 	nominationLasts = 10 * time.Second
+	// maxOwed bounds the checks of one source address that are kept until they
+	// are checked back.
+	maxOwed = 4
 	// recentChecks is the number of checks that are kept until they are
 	// answered.
 	recentChecks = 64
@@ -84,6 +87,7 @@ type filter struct {
 type Peer struct {
 	filter  *filter
 	secured atomic.Bool // the DTLS handshake is done
+	asked   bool        // asked only what it asks, see Triggered; set before Expect
 	taker   atomic.Pointer[func(datagram []byte, at time.Time) bool]
 
 	// filter.mu guards the following fields.
@@ -102,6 +106,7 @@ type route struct {
 	control   []byte     // control message for sending from local
 	checked   time.Time  // last check that came to local
 	nominated bool       // nominated by the peer
+	owed      [][]byte   // for each check not checked back yet, the control message to do so with
 }
 
 // A check is a connectivity check that is to be answered from the address it
@@ -149,6 +154,12 @@ func (p *Peer) forget(from endpoint) {
 		delete(p.filter.bySource, from)
 	}
 }
+
+// Triggered limits the connectivity checks that are sent to p over UDP to
+// triggered ones (RFC 8445, section 7.3.1.4): for each valid check that has come
+// from an address at most one goes there, from where the check was sent to, and
+// [Socket] discards all others. Call it before Expect.
+func (p *Peer) Triggered() { p.asked = true }
 
 // Secured records that the DTLS handshake is done.
 func (p *Peer) Secured() { p.secured.Store(true) }
@@ -313,11 +324,14 @@ func (g *filter) check(datagram []byte, from endpoint, local netip.Addr, now tim
 	}
 	nominates := m.Contains(stun.AttrUseCandidate)
 	r.arrive(local, nominates, now)
+	control := r.control
+	if local.IsValid() && local != r.local {
+		control = sendFrom(local)
+	}
+	if p.asked && len(r.owed) < maxOwed {
+		r.owed = append(r.owed, control)
+	}
 	if local.IsValid() {
-		control := r.control
-		if local != r.local {
-			control = sendFrom(local)
-		}
 		g.recent[g.next] = check{m.TransactionID, from, control}
 		g.next = (g.next + 1) % recentChecks
 	}
@@ -339,8 +353,9 @@ func (r *route) arrive(local netip.Addr, nominates bool, now time.Time) {
 }
 
 // sent inspects STUN that is about to be sent, and returns the control message
-// to send it with; nil if it may leave from any address.
-func (g *filter) sent(b []byte, to endpoint) []byte {
+// to send it with, which is nil if it may leave from any address; ok is false
+// for a check that must not be sent.
+func (g *filter) sent(b []byte, to endpoint) (control []byte, ok bool) {
 	switch messageType(b) {
 	case bindingRequest:
 		// Admit the answer and all that follows it.
@@ -351,24 +366,39 @@ func (g *filter) sent(b []byte, to endpoint) []byte {
 		if m.Decode() == nil {
 			user, _ := m.Get(stun.AttrUsername)
 			_, ufrag, _ := strings.Cut(string(user), ":")
-			if p := g.byUfrag[ufrag]; p != nil && g.bySource[to] == nil && len(p.sources) < maxSources {
+			p, r := g.byUfrag[ufrag], g.bySource[to]
+			if p != nil && p.asked {
+				return r.checkBack(p)
+			}
+			if p != nil && r == nil && len(p.sources) < maxSources {
 				p.sources[to] = struct{}{}
 				g.bySource[to] = &route{peer: p, checked: time.Now()}
 			}
 		}
 		if r := g.bySource[to]; r != nil {
-			return r.control
+			return r.control, true
 		}
 	default:
 		g.mu.RLock()
 		defer g.mu.RUnlock()
 		for i := range g.recent {
 			if c := &g.recent[i]; c.to == to && string(c.id[:]) == string(b[8:20]) {
-				return c.control
+				return c.control, true
 			}
 		}
 	}
-	return nil
+	return nil, true
+}
+
+// checkBack takes the oldest check of p over r that has not been checked back
+// yet, and returns the control message to do so with; ok is false if there is
+// none. r may be nil.
+func (r *route) checkBack(p *Peer) (control []byte, ok bool) {
+	if r == nil || r.peer != p || len(r.owed) == 0 {
+		return nil, false
+	}
+	control, r.owed = r.owed[0], r.owed[1:]
+	return control, true
 }
 
 // control returns the control message for sending to a peer's address.

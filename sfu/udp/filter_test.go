@@ -187,6 +187,57 @@ func TestFilterLetsInWhoIsAsked(t *testing.T) {
 	}
 }
 
+// A peer that is asked only what it asks gets one check for each valid one of
+// its own, at the address it sent that from and from where it was sent to.
+func TestFilterChecksBack(t *testing.T) {
+	g := newFilter()
+	p := g.newPeer()
+	p.Triggered()
+	p.Expect("here", "pwd", time.Now())
+	first, second := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	back := request(t, "there:here", "theirs")
+	come := func(from int, pwd string, local netip.Addr) {
+		t.Helper()
+		if n := g.admit(request(t, "here:there", pwd), at(from), local); (n > 0) != (pwd == "pwd") {
+			t.Fatalf("a check with the password %q: %d bytes pass", pwd, n)
+		}
+	}
+	goes := func(to int, want ...netip.Addr) {
+		t.Helper()
+		for _, from := range want {
+			if control, ok := g.sent(back, at(to)); !ok || string(control) != string(sendFrom(from)) {
+				t.Errorf("a check to address %d: %v, leaves with %x, want from %v", to, ok, control, from)
+			}
+		}
+		if _, ok := g.sent(back, at(to)); ok {
+			t.Errorf("more than %d checks to address %d", len(want), to)
+		}
+	}
+	goes(0)
+	come(0, "guess", first)
+	goes(0)
+	come(0, "pwd", first)
+	come(0, "pwd", second)
+	goes(1)
+	goes(0, first, second)
+	if n := g.admit(stun.MustBuild(stun.TransactionID, stun.BindingSuccess).Raw, at(0), netip.Addr{}); n == 0 {
+		t.Error("the answer to a check does not pass")
+	}
+	for range 100 {
+		come(0, "pwd", first)
+	}
+	goes(0, slices.Repeat([]netip.Addr{first}, maxOwed)...)
+
+	other := g.newPeer() // one that shares the address takes nothing from it
+	other.Triggered()
+	other.Expect("other", "pwd", time.Now())
+	come(0, "pwd", first)
+	if _, ok := g.sent(request(t, "there:other", "theirs"), at(0)); ok {
+		t.Error("a check for another peer's")
+	}
+	goes(0, first)
+}
+
 // The answer to a check leaves from the check's destination address, and media
 // from the address that the peer has nominated.
 func TestFilterAnswersFromWhereItWasAsked(t *testing.T) {
@@ -212,7 +263,7 @@ func TestFilterAnswersFromWhereItWasAsked(t *testing.T) {
 		answer []byte
 		from   netip.Addr
 	}{{"first", toFirst, first}, {"second", toSecond, second}} {
-		if got := g.sent(c.answer, at(0)); string(got) != string(sendFrom(c.from)) || len(got) == 0 {
+		if got, _ := g.sent(c.answer, at(0)); string(got) != string(sendFrom(c.from)) || len(got) == 0 {
 			t.Errorf("the %s answer leaves with %x, want from %v", c.name, got, c.from)
 		}
 	}

@@ -164,7 +164,10 @@ func (s *Socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 func (s *Socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	var control []byte
 	if isSTUN(b) {
-		control = s.filter.sent(b, endpointOf(to))
+		var ok bool
+		if control, ok = s.filter.sent(b, endpointOf(to)); !ok {
+			return len(b), nil
+		}
 	} else if s.wire.any {
 		control = s.filter.control(endpointOf(to))
 	}
