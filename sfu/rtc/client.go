@@ -140,9 +140,9 @@ func (t *Client) Restart(ctx context.Context, ufrag, pwd string) (string, error)
 	return sdp.RestartFragment(answer), nil
 }
 
-// Add passes the client's candidates to its ICE agent, as many as one session
-// may have. Candidates over the bound or of no use are no error: we learn the
-// client's address from its checks.
+// Add notes the client's candidates, as many as one session may have.
+// Candidates over the bound or of no use are no error: none is ever sent to, and
+// we learn the client's address from its checks.
 func (t *Client) Add(f *sdp.Fragment) {
 	unused := maps.Clone(f.Skipped)
 	for _, c := range f.Candidates {
@@ -154,9 +154,6 @@ func (t *Client) Add(f *sdp.Fragment) {
 			unused[sdp.TooMany]++
 		default:
 			t.candidates = append(t.candidates, c)
-			if t.AddICECandidate(webrtc.ICECandidateInit{Candidate: "candidate:" + c.String()}) != nil {
-				unused["malformed"]++
-			}
 		}
 	}
 	t.mu.Lock()

@@ -19,6 +19,7 @@ import (
 	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/logging"
 	psdp "github.com/pion/sdp/v3"
+	"github.com/pion/stun/v4"
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/scope"
@@ -116,16 +117,16 @@ func (e *Engine) Feedback() FeedbackCounts { return e.feedback.read() }
 // packets that come back by RTX, so without a bound it would never stop.
 const maxNACKs = 4
 
-// A role is the use of a PeerConnection, which determines its ICE role and its
-// interceptors. Both ends of a link are full ICE agents: pion's controlling
-// agent nominates at its next tick of 200 ms, unless the other end checks too,
-// which a lite agent never does; then it nominates at once.
+// A role is the use of a PeerConnection, which determines whom it checks and
+// its interceptors. All are full ICE agents: of a lite one, pion's controlling
+// agent nominates a pair at its next tick of 200 ms, and browsers with a further
+// check; of one that checks too, all of them at once.
 type role int
 
 const (
-	rolePublisher role = iota // WHIP: we receive, ICE-lite
-	roleViewer                // WHEP: we send, ICE-lite
-	roleLink                  // cascade link: both, a full agent
+	rolePublisher role = iota // WHIP: we receive, and check where checks come from
+	roleViewer                // WHEP: we send, and check where checks come from
+	roleLink                  // cascade link: both, and check the other's candidates too
 )
 
 func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
@@ -237,10 +238,12 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.SetIncludeLoopbackCandidate(true)
 	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
-	s.SetLite(role != roleLink)
-	if role == roleLink {
-		// Lite agents send no checks: no packet goes to a client's candidates,
-		// and it is answered at the address it sends from.
+	peer := e.socket.NewPeer()
+	if role != roleLink {
+		// No packet goes to a client's candidates, which may be anybody's.
+		peer.Triggered()
+		s.SetICEBindingRequestHandler(nominates)
+	} else {
 		s.SetRemoteIPFilter(func(ip net.IP) bool {
 			addr, _ := netip.AddrFromSlice(ip)
 			return e.gate.Check(scope.Candidate, addr) == nil
@@ -272,7 +275,15 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	if err != nil {
 		return nil, err
 	}
-	return newTransport(e, pc, e.socket.NewPeer(), out), nil
+	return newTransport(e, pc, peer, out), nil
+}
+
+// nominates reports whether a check is a nomination, which selects its pair at
+// once. pion alone would wait for its own check of that pair, whose answer may
+// be read by another of our candidates, as all share one socket; and it would
+// not follow a client to a pair of a lower priority.
+func nominates(check *stun.Message, _, _ ice.Candidate, _ *ice.CandidatePair) bool {
+	return check.Contains(stun.AttrUseCandidate)
 }
 
 // reachedAt replaces the address of all our candidates by public, with the same

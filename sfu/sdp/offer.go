@@ -89,7 +89,7 @@ func (o *Offer) Take(s *Section, c Codec) {
 // weir has one port, and a section that is not bundled needs its own.
 func (o *Offer) Settle() error {
 	if o.lite {
-		return Unacceptable("the offer is of an ICE-lite client, and this server is ICE-lite: neither would check connectivity; offer without a=ice-lite")
+		return Unacceptable("the offer is of an ICE-lite client, and this server checks only addresses that checks come from: neither would begin; offer without a=ice-lite")
 	}
 	slices.SortFunc(o.Taken, func(a, b *Section) int { return a.Index - b.Index })
 	first := o.Taken[0]

@@ -13,7 +13,8 @@ func (s *Section) PionMID() string {
 	return fmt.Sprintf("weir-%d", s.Index)
 }
 
-// Text returns the offer for pion: the accepted part, rewritten.
+// Text returns the offer for pion: the accepted part, rewritten, without the
+// client's candidates.
 func (o *Offer) Text() string {
 	var b strings.Builder
 	mids := ""
@@ -22,11 +23,9 @@ func (o *Offer) Text() string {
 	}
 	writeSession(&b, mids, o.mixed)
 	used := map[int]string{}
-	for i, s := range o.Taken {
-		t := o.transport
-		if i > 0 {
-			t.Candidates = nil
-		}
+	t := o.transport
+	t.Candidates = nil
+	for _, s := range o.Taken {
 		direction := "recvonly"
 		if s.Sends {
 			direction = "sendonly"
