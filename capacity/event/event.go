@@ -71,9 +71,9 @@ const (
 
 	ProvisionStarted  Kind = "provision.started"   // a server, by this node's hook; Detail, Elapsed
 	ProvisionFailed   Kind = "provision.failed"    // Detail: why
-	ProvisionMost     Kind = "provision.max_nodes" // Detail: why
+	ProvisionMaxNodes Kind = "provision.max_nodes" // Detail: why
 	ProvisionArrived  Kind = "provision.arrived"   // Detail
-	ProvisionLate     Kind = "provision.timed_out" // Detail
+	ProvisionTimedOut Kind = "provision.timed_out" // Detail
 	ProvisionReleased Kind = "provision.released"  // Peer, Detail
 	ProvisionPlaced   Kind = "provision.placed"    // Peer, Detail, Elapsed
 	ProvisionRefused  Kind = "provision.refused"   // Detail, Elapsed
@@ -154,9 +154,9 @@ func List() []Described {
 		{ConfigRefused, "the configuration was read again and is not in force, or not all of it"},
 		{ProvisionStarted, "the hook has started a server"},
 		{ProvisionFailed, "the hook has failed to start a server"},
-		{ProvisionMost, "no server was started: max_nodes are running, or the last start is too recent"},
+		{ProvisionMaxNodes, "no server was started: max_nodes are running, or the last start is too recent"},
 		{ProvisionArrived, "the started server has joined the network"},
-		{ProvisionLate, "the started server has not joined in time"},
+		{ProvisionTimedOut, "the started server has not joined in time"},
 		{ProvisionReleased, "an idle node was allowed to stop"},
 		{ProvisionPlaced, "a waiting client was sent to the new server"},
 		{ProvisionRefused, "a client waiting for a server was refused"},

@@ -123,11 +123,11 @@ func Message(e event.Event) (slog.Level, string) {
 		return slog.LevelInfo, "server started by the hook"
 	case event.ProvisionFailed:
 		return slog.LevelWarn, "server not started"
-	case event.ProvisionMost:
+	case event.ProvisionMaxNodes:
 		return slog.LevelInfo, "no further server started"
 	case event.ProvisionArrived:
 		return slog.LevelInfo, "new server has joined"
-	case event.ProvisionLate:
+	case event.ProvisionTimedOut:
 		return slog.LevelWarn, "new server has not joined in time"
 	case event.ProvisionReleased:
 		return slog.LevelInfo, "idle node released"

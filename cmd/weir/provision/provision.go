@@ -303,9 +303,9 @@ func (o *Outcomes) Add(outcome string) { o.Counter.WithLabelValues(outcome).Inc(
 func Kind(outcome string) event.Kind {
 	switch outcome {
 	case "max_nodes":
-		return event.ProvisionMost
+		return event.ProvisionMaxNodes
 	case "timed_out":
-		return event.ProvisionLate
+		return event.ProvisionTimedOut
 	}
 	return event.Kind("provision." + outcome)
 }

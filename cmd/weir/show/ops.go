@@ -131,7 +131,7 @@ func eventText(w term.Terminal, e event.Event) string {
 	}
 	st := term.Plain
 	switch e.Kind {
-	case event.Refused, event.NodeFull, event.PeerLost, event.PullLost, event.PullFailed, event.PolicyRefused, event.CertificateFailed, event.CertificateExpiring, event.ProvisionFailed, event.ProvisionLate:
+	case event.Refused, event.NodeFull, event.PeerLost, event.PullLost, event.PullFailed, event.PolicyRefused, event.CertificateFailed, event.CertificateExpiring, event.ProvisionFailed, event.ProvisionTimedOut:
 		st = term.Warn
 	case event.NodeFree, event.PeerBack, event.PullResumed:
 		st = term.Good
