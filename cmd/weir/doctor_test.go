@@ -22,11 +22,11 @@ func TestDiagnosisInWords(t *testing.T) {
 		last   string
 		says   []string
 	}{
-		"all fine":       {[]doctor.Check{fine, skipped}, "all is well", []string{"ok    dht", "-     udp"}},
+		"all fine":       {[]doctor.Check{fine, skipped}, "all checks passed", []string{"ok    dht", "-     udp"}},
 		"a warning":      {[]doctor.Check{fine, warned}, "nothing is broken; have a look at clock", []string{"WARN  clock  3s behind", "→ set it"}},
 		"problems":       {[]doctor.Check{failed, failed, fine}, "2 problems: bootstrap", []string{"FAIL  bootstrap  refused", "→ start it"}},
 		"and a warning":  {[]doctor.Check{failed, warned}, "1 problem: bootstrap; have a look at clock too", nil},
-		"nothing at all": {nil, "all is well", nil},
+		"nothing at all": {nil, "all checks passed", nil},
 	} {
 		var out bytes.Buffer
 		doctor.Print(&out, doctor.Diagnosis{Node: "n", Network: "open", Checks: c.checks})

@@ -61,7 +61,7 @@ func tryPolicy(c *cli.Context) error {
 		printPolicyTrial(term.Of(c), t, ask.NamesOf(c))
 	}
 	if i := slices.IndexFunc(t.Needs, nobody); err == nil && i >= 0 && c.Bool("fail-if-none") {
-		return cli.Exit(fmt.Sprintf("by this policy nobody would be chosen for %s", t.Needs[i].Need.Purpose), cmdline.ExitFailure)
+		return cli.Exit(fmt.Sprintf("by this policy no node would be chosen for %s", t.Needs[i].Need.Purpose), cmdline.ExitFailure)
 	}
 	return err
 }

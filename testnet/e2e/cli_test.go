@@ -218,7 +218,7 @@ func TestInspection(t *testing.T) {
 
 	out = reads(t, admin("select", "--explain")...)
 	says(t, out, "need", "found", "asked", "SCORE", "headroom", "best is")
-	fails(t, failure, []string{"nobody would be chosen"}, admin("select", "--need", "500gbps")...)
+	fails(t, failure, []string{"no node would be chosen"}, admin("select", "--need", "500gbps")...)
 	fails(t, badInput, []string{"5mbps"}, admin("select", "--need", "much")...)
 	fails(t, badInput, []string{"cascade", "stream"}, admin("select", "--purpose", "cascade")...)
 	fails(t, badInput, []string{"view"}, admin("select", "--purpose", "eat")...)

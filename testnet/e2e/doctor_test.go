@@ -40,7 +40,7 @@ func TestDoctor(t *testing.T) {
 	eventually(t, "all is well everywhere", func() bool {
 		for i := 1; i <= 3; i++ {
 			r := cli(t, "doctor", "--admin", w.n(i).Admin)
-			if r.code != ok || !strings.Contains(r.out, "all is well") {
+			if r.code != ok || !strings.Contains(r.out, "all checks passed") {
 				return false
 			}
 		}

@@ -84,7 +84,7 @@ func Print(w io.Writer, d Diagnosis) {
 	case len(warned) > 0:
 		fmt.Fprintf(w, "nothing is broken; have a look at %s\n", once(warned))
 	default:
-		fmt.Fprintln(w, "all is well")
+		fmt.Fprintln(w, "all checks passed")
 	}
 }
 

@@ -74,7 +74,7 @@ func printDecision(w term.Terminal, d dht.Decision, known names.Names, explain b
 		fmt.Fprintln(w)
 	}
 	if passed == 0 {
-		return cli.Exit("nobody would be chosen: "+term.Printable(cmp.Or(d.Refused, "no candidate passes")), cmdline.ExitFailure)
+		return cli.Exit("no node would be chosen: "+term.Printable(cmp.Or(d.Refused, "no candidate passes")), cmdline.ExitFailure)
 	}
 	best := d.Verdicts[0]
 	fmt.Fprintf(w, "best is %s  %s  score %.3f; a real placement draws among the best by score, and reserves\n",
