@@ -129,6 +129,41 @@ func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
 	}
 }
 
+// A region that is fuller than the one near by sends some of its clients there
+// while it still has room, and others stay.
+func TestLoadedRegionSharesItsClients(t *testing.T) {
+	t.Parallel()
+	nodes := newRegions(t, 6, "eu", "us")
+	eu := inRegion(nodes, "eu")
+	seeker := eu[0]
+	for _, n := range eu {
+		for i := range 7 {
+			if err := n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.Publisher.Kick()
+	}
+	dhttest.Eventually(t, func() error {
+		if near := seeker.Seeker.Regions.Near(); len(near) < 2 {
+			return fmt.Errorf("regions known: %q", near)
+		}
+		return seeker.sees(CapacityTopic(), eu)
+	})
+	placed := make(map[string]int)
+	dhttest.Eventually(t, func() error {
+		p, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+		if err != nil {
+			return fmt.Errorf("%w: %+v", err, d)
+		}
+		seeker.Seeker.ReleaseLease(t.Context(), p.Lease)
+		if placed[p.Candidate.Record.Region]++; placed["eu"] == 0 || placed["us"] == 0 {
+			return fmt.Errorf("placed %v", placed)
+		}
+		return nil
+	})
+}
+
 // A region with more publishers than a shard takes is split, and every node is
 // still found. A seeker compares its own shard with another one: if that is
 // less loaded, the seeker is placed there, although its own has room.

@@ -91,7 +91,7 @@ func TestPolicyMistakesAreShown(t *testing.T) {
 		},
 		"a field that is none": {
 			"name: x\nfilters: []\n",
-			"p.yaml:2:1: unknown field \"filters\": there are depth, fanout, filter",
+			"p.yaml:2:1: unknown field \"filters\": there are balance, depth, fanout, filter",
 		},
 		"the same name twice": {
 			"score:\n  - {name: a, expr: \"1\"}\n  - {name: a, expr: \"2\"}\n",

@@ -21,6 +21,7 @@ const (
 	maxExpr      = 1024 // bytes
 	maxExprNodes = 256
 	maxWeight    = 1e6
+	maxBalance   = 100
 )
 
 // Policy says how to choose among nodes: which qualify, and which of those is
@@ -34,6 +35,11 @@ type Policy struct {
 	Keep     int      `json:"keep" yaml:"keep,omitempty"`     // how many of the best to draw among; 0: 4
 	Fanout   int      `json:"fanout" yaml:"fanout,omitempty"` // most cascade pulls of a stream per node, which may have a lower limit itself; 0: unlimited
 	Depth    int      `json:"depth" yaml:"depth,omitempty"`   // most cascade links from the origin; 0: MaxDepth
+
+	// Balance is how evenly regions share load: what percent of its clients a
+	// region sends to less loaded ones near it, for each percent by which it is
+	// fuller than their mean. 0: none, as long as it has room itself.
+	Balance float64 `json:"balance" yaml:"balance,omitempty"`
 
 	Provision Provision `json:"provision" yaml:"provision,omitempty"`
 
@@ -84,9 +90,10 @@ func Default() Policy {
 			{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.1},
 			{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.1},
 		},
-		Keep:   4,
-		Fanout: 8,
-		Depth:  4,
+		Keep:    4,
+		Fanout:  8,
+		Depth:   4,
+		Balance: 10,
 	}
 }
 
@@ -100,7 +107,7 @@ const BinPackTarget = 0.8
 // does for mediasoup). Everything else is as in [Default].
 func BinPacking() Policy {
 	p := Default()
-	p.Name, p.Strategy, p.Keep = "binpack", BinPack, 2
+	p.Name, p.Strategy, p.Keep, p.Balance = "binpack", BinPack, 2, 0
 	p.Filter = append(p.Filter, Rule{"target", fmt.Sprintf(`q.purpose == "cascade" || r.stress < %v`, BinPackTarget)})
 	p.Score = []Term{
 		{"fill", `r.stress`, 1},
@@ -137,6 +144,9 @@ func Compile(p Policy) (*Compiled, error) {
 	}
 	if p.Keep < 0 || p.Fanout < 0 || p.Fanout > capacity.MaxCount || p.Depth < 0 || p.Depth > capacity.MaxDepth {
 		errs = append(errs, fmt.Errorf("policy: keep %d, fanout %d, depth %d: want 0 or more, a fanout of at most %d and a depth of at most %d", p.Keep, p.Fanout, p.Depth, capacity.MaxCount, capacity.MaxDepth))
+	}
+	if !(p.Balance >= 0 && p.Balance <= maxBalance) { // so that NaN fails
+		errs = append(errs, fmt.Errorf("policy: balance %v: want 0 to %d", p.Balance, maxBalance))
 	}
 	if err := capacity.CheckLabel(p.Name, capacity.MaxLabel); err != nil {
 		errs = append(errs, fmt.Errorf("policy: name: %w", err))

@@ -21,6 +21,7 @@ import (
 const (
 	MaxEntries = 64 // records in one ADVERTISE
 	QueryLimit = 16 // records in one answer to QUERY
+	MaxStress  = 2  // mean of a topic's nodes in it; more is cut
 	MaxExclude = 64 // peers excluded in one QUERY
 	MaxCloser  = 8  // holders named in one acknowledgement
 

@@ -9,6 +9,7 @@ import (
 
 	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"weir/capacity"
 	"weir/capacity/policy"
@@ -79,6 +80,9 @@ func (h *Holder) Query(now time.Time, from peer.ID, q *pb.Query) (*pb.QueryReply
 	}
 	reply.Held = uint32(held)
 	_, reply.Split = h.cfg.Table.Count(now, topic, h.cfg.Sharding.Quorum())
+	if mean, ok := h.cfg.Table.MeanStress(now, topic); ok && topic.Stream() == "" {
+		reply.Stress = proto.Uint32(uint32(min(mean, MaxStress) * 1e4))
+	}
 	for rule, count := range rejected {
 		reply.Rejected = append(reply.Rejected, &pb.Rejected{Rule: rule, Count: uint32(count)})
 	}

@@ -1018,7 +1018,10 @@ type QueryReply struct {
 	Split    bool                   `protobuf:"varint,5,opt,name=split,proto3" json:"split,omitempty"`    // the topic's nodes publish in finer shards
 	// Nodes above that the holder does not trust fully, by the reports of
 	// many seekers. Digests are evaluated by that already.
-	Reports       []*Report `protobuf:"bytes,6,rep,name=reports,proto3" json:"reports,omitempty"`
+	Reports []*Report `protobuf:"bytes,6,rep,name=reports,proto3" json:"reports,omitempty"`
+	// Mean stress of the topic's nodes that take placements, in ten-thousandths;
+	// absent: there are none.
+	Stress        *uint32 `protobuf:"varint,7,opt,name=stress,proto3,oneof" json:"stress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1093,6 +1096,13 @@ func (x *QueryReply) GetReports() []*Report {
 		return x.Reports
 	}
 	return nil
+}
+
+func (x *QueryReply) GetStress() uint32 {
+	if x != nil && x.Stress != nil {
+		return *x.Stress
+	}
+	return 0
 }
 
 // Digest is what a seeker needs to know of a record until it has asked the
@@ -2662,7 +2672,7 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x10\v\"2\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
-	"\x05trust\x18\x02 \x01(\rR\x05trust\"\xd6\x01\n" +
+	"\x05trust\x18\x02 \x01(\rR\x05trust\"\xfe\x01\n" +
 	"\n" +
 	"QueryReply\x12\x16\n" +
 	"\x06sealed\x18\x01 \x03(\fR\x06sealed\x12\x12\n" +
@@ -2670,7 +2680,9 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\brejected\x18\x03 \x03(\v2\x12.weir.dht.RejectedR\brejected\x12*\n" +
 	"\adigests\x18\x04 \x03(\v2\x10.weir.dht.DigestR\adigests\x12\x14\n" +
 	"\x05split\x18\x05 \x01(\bR\x05split\x12*\n" +
-	"\areports\x18\x06 \x03(\v2\x10.weir.dht.ReportR\areports\"\xc4\x01\n" +
+	"\areports\x18\x06 \x03(\v2\x10.weir.dht.ReportR\areports\x12\x1b\n" +
+	"\x06stress\x18\a \x01(\rH\x00R\x06stress\x88\x01\x01B\t\n" +
+	"\a_stress\"\xc4\x01\n" +
 	"\x06Digest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
@@ -2912,6 +2924,7 @@ func file_dht_pb_dht_proto_init() {
 		(*Response_HandOver)(nil),
 		(*Response_Claim)(nil),
 	}
+	file_dht_pb_dht_proto_msgTypes[10].OneofWrappers = []any{}
 	file_dht_pb_dht_proto_msgTypes[11].OneofWrappers = []any{}
 	file_dht_pb_dht_proto_msgTypes[22].OneofWrappers = []any{
 		(*ReserveRequest_Reserve)(nil),

@@ -38,6 +38,9 @@ type ShardMap struct {
 	Former, Peer holder.Topic
 	// Near are regions, nearest first.
 	Near []string
+	// Elsewhere is a less loaded region to look in first instead of Region; "":
+	// none. See [Loads].
+	Elsewhere string
 	// Depth returns how many bits a region's shards were found to be split
 	// into.
 	Depth func(region string) int
@@ -64,6 +67,9 @@ type Search struct {
 
 // NewSearch begins at level. Tests seed rnd.
 func NewSearch(a ShardMap, level int, rnd *rand.Rand) *Search {
+	if level == 0 && a.Elsewhere != "" {
+		a.Region = a.Elsewhere
+	}
 	return &Search{ShardMap: a, Level: level, Learned: make(map[string]int), rnd: rnd, asked: make(map[holder.Topic]bool)}
 }
 

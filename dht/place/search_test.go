@@ -35,7 +35,8 @@ func TestSearch(t *testing.T) {
 	inShard.Own, inShard.Former, inShard.Peer = topic("eu/0"), topic("eu"), topic("eu/1")
 	client.Publishes, client.Region, client.Own = false, "", holder.ShardTopic("", "")
 	lost.Near = nil
-	foreign := inShard
+	foreign, diverted := inShard, seeker
+	diverted.Elsewhere = "us"
 	foreign.Region = "us"
 	for _, c := range []struct {
 		name    string
@@ -63,6 +64,14 @@ func TestSearch(t *testing.T) {
 		},
 		{
 			name: "it goes on where it was", shards: seeker, level: 2, enough: "ap",
+			rounds: []string{"us ap"}, next: 3,
+		},
+		{
+			name: "a loaded region's client goes elsewhere, and if that has no room comes back", shards: diverted, enough: "eu",
+			rounds: []string{"us", "eu ap"}, next: 3,
+		},
+		{
+			name: "but not in a search that goes on", shards: diverted, level: 1, enough: "ap",
 			rounds: []string{"us ap"}, next: 3,
 		},
 		{

@@ -201,6 +201,9 @@ func (q *query) askSelf() (others int) {
 	}
 	q.answer.Held, q.answer.Rejected = held, rejected
 	_, q.split = q.s.cfg.Table.Count(start, q.topic, q.s.cfg.Sharding.Quorum())
+	if mean, ok := q.s.cfg.Table.MeanStress(start, q.topic); ok {
+		q.s.Regions.heard(start, q.topic, mean)
+	}
 	q.answer.Asked = append(q.answer.Asked, Asked{
 		Holder:  q.s.cfg.ID,
 		Elapsed: time.Since(start),
@@ -336,6 +339,7 @@ func (q *query) take(r reply) {
 	}
 	q.good++
 	q.split = q.split || r.query.Split
+	q.s.heardLoad(&r, q.topic)
 	for _, v := range r.records {
 		q.add(v.Record, v.Sealed)
 	}

@@ -27,14 +27,17 @@ type Regions struct {
 	index     func(ctx context.Context) ([]policy.Candidate, error)
 	publishes bool // the node has a shard of its own
 	sharding  *directory.Sharding
-	whole     func(now time.Time) bool // every node holds everything; see [directory.Directory]
-	alone     func() bool              // there is no other node to ask
+	load      func(ctx context.Context, region string) // has a holder say how loaded it is
+	balance   func() float64                           // of the policy in force
+	whole     func(now time.Time) bool                 // every node holds everything; see [directory.Directory]
+	alone     func() bool                              // there is no other node to ask
 	log       *slog.Logger
 
 	mu    sync.Mutex
 	near  []string       // nearest first, including the own one
 	depth map[string]int // how many bits a region was found to be split into
 	at    time.Time      // when it was read last
+	loads place.Loads
 }
 
 // Near returns the regions in the index, nearest first.
@@ -47,6 +50,39 @@ func (x *Regions) list() ([]string, time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return slices.Clone(x.near), x.at
+}
+
+// heard takes in the load of topic's region, if it has one.
+func (x *Regions) heard(now time.Time, topic holder.Topic, stress float64) {
+	region, _, ok := topic.Shard()
+	if !ok || region == "" {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.loads.Heard(now, region, stress)
+}
+
+// elsewhere draws the region in which to place a client of own; "": own itself.
+func (x *Regions) elsewhere(now time.Time, own string) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.loads.Elsewhere(now, own, x.near, x.balance(), newRand())
+}
+
+// readLoad asks another region for its load, if that is due: the own region is
+// loaded, and its seekers may send clients elsewhere.
+func (x *Regions) readLoad(ctx context.Context) {
+	if x.balance() == 0 {
+		return
+	}
+	own, _, _ := x.sharding.Home().Shard()
+	x.mu.Lock()
+	region := x.loads.Next(time.Now(), own, x.near)
+	x.mu.Unlock()
+	if region != "" {
+		x.load(ctx, region)
+	}
 }
 
 func (x *Regions) depthOf(region string) int {
@@ -77,7 +113,11 @@ func (x *Regions) Run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		_, at := x.list()
-		if x.whole(time.Now()) || x.alone() || time.Since(at) < wait {
+		if x.whole(time.Now()) || x.alone() {
+			continue
+		}
+		x.readLoad(ctx)
+		if time.Since(at) < wait {
 			continue
 		}
 		x.Read(ctx)

@@ -23,6 +23,8 @@ func newRegions(t *testing.T, index func() ([]policy.Candidate, error)) *Regions
 	return &Regions{
 		index:    func(context.Context) ([]policy.Candidate, error) { return index() },
 		sharding: directory.NewSharding(capacitytest.ID(t, "me"), 0, 0),
+		load:     func(context.Context, string) {},
+		balance:  func() float64 { return 0 },
 		whole:    func(time.Time) bool { return false },
 		alone:    func() bool { return false },
 		log:      slog.New(slog.DiscardHandler),

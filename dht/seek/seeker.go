@@ -125,6 +125,7 @@ func New(cfg Config) *Seeker {
 			answer, err := s.find(ctx, &query{topic: holder.RegionsTopic, limit: holding.QueryLimit})
 			return answer.Candidates, err
 		},
+		load: s.askLoad, balance: func() float64 { return cfg.Policy().Policy().Balance },
 		publishes: cfg.Publishes, sharding: cfg.Sharding, whole: cfg.Directory.Whole, alone: cfg.LookUps.Alone, log: cfg.Log,
 	}
 	return s

@@ -25,7 +25,11 @@ func (q *query) runWide(ctx context.Context) error {
 	if !s.cfg.Publishes {
 		s.Regions.readOnce(ctx) // it has no shard of its own to begin in
 	}
-	search := place.NewSearch(s.Regions.shardMap(time.Now(), q.need.Region), q.level, newRand())
+	shards := s.Regions.shardMap(time.Now(), q.need.Region)
+	if q.compact && q.need.Region == "" { // a placement
+		shards.Elsewhere = s.Regions.elsewhere(time.Now(), shards.Region)
+	}
+	search := place.NewSearch(shards, q.level, newRand())
 	defer func() { q.level = search.Level }()
 	var failed error
 	for step := search.Start(); len(step.Topics) > 0 && ctx.Err() == nil; {

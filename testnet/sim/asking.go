@@ -108,6 +108,7 @@ func (p *placing) offersOf(h *node, s *shard, limit int) (offers []holder.Offer,
 		h.reports.Heard(now, p.seeker.id, p.seeker.reputation.Reports(now))
 		q.Trust = func(id peer.ID) float64 { return h.reports.Of(now, id) }
 	}
+	p.w.loadOf(h, s, func(region string, stress float64) { p.seeker.loads.Heard(now, region, stress) })
 	offers, held, _ = h.table.Offers(now, p.w.judge, q, p.w.rnd)
 	for i := range offers {
 		if offers[i].Sealed = nil; h != p.seeker { // only a digest
@@ -115,6 +116,34 @@ func (p *placing) offersOf(h *node, s *shard, limit int) (offers []holder.Offer,
 		}
 	}
 	return offers, held
+}
+
+// loadOf is the load of a shard's region by h's table.
+func (w *world) loadOf(h *node, s *shard, heard func(region string, stress float64)) {
+	region, _, ok := s.topic.Shard()
+	if stress, any := h.table.MeanStress(w.clock(), s.topic); ok && any {
+		heard(region, stress)
+	}
+}
+
+// askLoad asks a holder of region for its load, beside the placement. The cost
+// is this placement's.
+func (p *placing) askLoad(region string) {
+	w, seeker := p.w, p.seeker
+	for _, r := range w.regions {
+		if r.label != region || len(r.shards) == 0 {
+			continue
+		}
+		s := r.shards[w.rnd.IntN(len(r.shards))]
+		h := w.byID[seeker.nearestHolders(s)[0]]
+		p.messages += 2
+		p.bytes += w.sizes().Query + w.sizes().QueryReply
+		w.after(seeker.rtt(h)/2, func() {
+			w.loadOf(h, s, func(region string, stress float64) {
+				w.after(seeker.rtt(h)/2, func() { seeker.loads.Heard(w.clock(), region, stress) })
+			})
+		})
+	}
 }
 
 // nearestHolders are the holders of s except the seeker, nearest first.

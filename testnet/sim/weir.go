@@ -82,7 +82,11 @@ func (p *placing) look(wanted *place.SearchRequest) {
 		p.ask(place.SearchStep{Topics: []holder.Topic{p.only.topic}})
 		return
 	}
-	p.search = place.NewSearch(p.w.shardMap(p.seeker), wanted.Level, p.w.rnd)
+	shards := p.w.shardMap(p.seeker)
+	if region := p.seeker.loads.Next(p.w.clock(), shards.Region, shards.Near); region != "" && p.w.judge.Policy().Balance > 0 {
+		p.askLoad(region)
+	}
+	p.search = place.NewSearch(shards, wanted.Level, p.w.rnd)
 	p.ask(p.search.Start())
 }
 
@@ -224,5 +228,6 @@ func (w *world) shardMap(n *node) place.ShardMap {
 	for _, r := range n.in.near {
 		a.Near = append(a.Near, r.label)
 	}
+	a.Elsewhere = n.loads.Elsewhere(w.clock(), n.in.label, a.Near, w.judge.Policy().Balance, w.rnd)
 	return a
 }

@@ -18,6 +18,7 @@ import (
 	"weir/dht"
 	"weir/dht/directory"
 	"weir/dht/holder"
+	"weir/dht/place"
 	"weir/testnet/lab"
 )
 
@@ -125,6 +126,7 @@ type node struct {
 	recent    []time.Duration
 	queued    bool    // in a region's queue of idle nodes
 	distances []*node // all other nodes, nearest first
+	loads     place.Loads
 }
 
 func newWorld(p plan) *world {
