@@ -1,6 +1,6 @@
 // Package gauge measures the use of a node's media socket and CPU, and how late
-// it serves packets. [Gauge.Run] reads them four times a second and reports them to the
-// ledger, on its caller's goroutine; the package starts none.
+// it serves packets. [Gauge.Run] reads them four times a second and reports them
+// to the ledger, on its caller's goroutine; the package starts none.
 package gauge
 
 import (
