@@ -324,6 +324,11 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	below, err := filepath.Glob("../../cmd/weir/*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, below...)
 	source := ""
 	for _, name := range files {
 		text, err := os.ReadFile(name)
