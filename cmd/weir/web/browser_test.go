@@ -288,9 +288,9 @@ func TestNetworkPageTellsWhatHappened(t *testing.T) {
 	tb.Until("window.shownFirst")
 	if got, want := browser.Eval[[]string](tb, "window.shownFirst"), []string{
 		"Peer lost", "n21 · after 1.5 s",
-		"Client sent to another node", "keynote · n4 · sessions",
+		"Client redirected", "keynote · n4 · sessions",
 		"Client refused", "keynote · uplink · <b>no room</b>",
-		"Stream begun", "keynote · 192.0.2.1:4000",
+		"Publisher session opened", "keynote · 192.0.2.1:4000",
 	}; !slices.Equal(got, want) {
 		t.Errorf("happened = %q, want %q", got, want)
 	}
