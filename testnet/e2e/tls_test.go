@@ -278,7 +278,7 @@ func TestCertificateChangesWhileRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	says(t, string(text), "certificate not taken; the one before stays in force", "certificate in force")
+	says(t, string(text), "certificate not applied; the one before stays in force", "certificate in force")
 }
 
 // inForce is the expiry of the certificate that a new connection gets.
