@@ -2,6 +2,7 @@ package whip
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 type firstFrame struct {
 	span  trace.Span
 	video bool // the span ends with the first video packet
+	up    sync.Once
 	over  atomic.Bool
 }
 
@@ -29,10 +31,11 @@ func awaitFirstFrame(ctx context.Context, tracer trace.Tracer, sess *session) *f
 	return &firstFrame{span: span, video: sess.transport.Video()}
 }
 
-// connected records that media can flow.
+// connected records that media can flow. The session says so, or the first
+// packet, which may go out before.
 func (f *firstFrame) connected() {
 	if f != nil {
-		f.span.AddEvent("connected")
+		f.up.Do(func() { f.span.AddEvent("connected") })
 	}
 }
 
@@ -41,6 +44,7 @@ func (f *firstFrame) sent(m meter.Measure, at time.Time) {
 	if f == nil {
 		return
 	}
+	f.connected()
 	f.span.AddEvent(string(m), trace.WithTimestamp(at))
 	if (m == meter.FirstVideo || !f.video) && !f.over.Swap(true) {
 		f.span.End()
