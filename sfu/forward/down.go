@@ -139,13 +139,15 @@ func (d *DownTrack) Sent() Sent {
 	return Sent{Packets: int64(d.packets.Load()), Bytes: d.bytes.Load(), Lost: d.lost.Load(), Skipped: d.skipped.Load(), RTT: d.rtt.last()}
 }
 
-// join makes d send what it is given, from a keyframe on.
-func (d *DownTrack) join(now time.Time) {
+// join makes d send what it is given, from a keyframe on, and reports whether
+// nothing was sent under its numbering before.
+func (d *DownTrack) join(now time.Time) (first bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.added {
 		d.added, d.since = true, now
 	}
+	return !d.goesOn
 }
 
 // await restarts the time for which d waits for a keyframe.
@@ -162,9 +164,18 @@ func (d *DownTrack) leave() {
 	d.added = false
 }
 
+// fallBehind makes d wait for a keyframe, which it requests.
+func (d *DownTrack) fallBehind(now time.Time) {
+	d.mu.Lock()
+	d.skipping, d.skips = d.goesOn, now
+	d.mu.Unlock()
+	d.Track.RequestKeyframe()
+}
+
 // write sends packets with d's numbering, in batch if the Sender can, and
-// reports whether d no longer waits for a keyframe.
-func (d *DownTrack) write(batch *Batch, packets []kept) (served bool) {
+// reports whether d no longer waits for a keyframe. Those that d catches up with
+// may be older than what has waited for it.
+func (d *DownTrack) write(batch *Batch, packets []kept, catchUp bool) (served bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := d.bound.Load()
@@ -173,6 +184,10 @@ func (d *DownTrack) write(batch *Batch, packets []kept) (served bool) {
 	}
 	now := time.Now()
 	for i := range packets {
+		if !catchUp && d.skip(&packets[i], now) {
+			served = false
+			continue
+		}
 		served = d.send(b, batch, &packets[i], now)
 	}
 	return served
@@ -183,8 +198,6 @@ func (d *DownTrack) write(batch *Batch, packets []kept) (served bool) {
 func (d *DownTrack) send(b *Binding, batch *Batch, k *kept, now time.Time) bool {
 	begin := d.source != k.source
 	switch {
-	case d.skip(k, begin, now):
-		return false
 	case begin && d.Track.video() && !d.Relay && !k.key && k.at.Sub(d.since) < keyframePatience:
 		return false
 	case begin:
@@ -203,7 +216,7 @@ func (d *DownTrack) send(b *Binding, batch *Batch, k *kept, now time.Time) bool 
 	// itself.
 	n, _ := emit(b.Sender, batch, h, k.payload())
 	if d.packets.Add(1) == 1 && d.Begun != nil {
-		d.Begun(k.at)
+		d.Begun(now)
 	}
 	d.octets.Add(uint32(len(k.payload())))
 	d.bytes.Add(int64(n))
@@ -220,8 +233,8 @@ func (d *DownTrack) send(b *Binding, batch *Batch, k *kept, now time.Time) bool 
 
 // skip reports whether k is skipped because it has waited for too long, or
 // another has that it follows. Frames are skipped whole, up to a keyframe.
-func (d *DownTrack) skip(k *kept, begin bool, now time.Time) bool {
-	waited := now.Sub(k.at)
+func (d *DownTrack) skip(k *kept, now time.Time) bool {
+	begin, waited := d.source != k.source, now.Sub(k.at)
 	video := d.Track.video()
 	switch {
 	case !video:

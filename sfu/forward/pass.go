@@ -76,21 +76,22 @@ func (t *Track) pass() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		for len(t.fresh) == 0 && len(t.downs) > 0 {
+		for len(t.fresh) == 0 && !t.due() && !t.unused() {
 			t.busy = false
 			t.changed.Broadcast()
-			t.changed.Wait()
+			t.await()
 		}
-		if len(t.downs) == 0 {
+		if t.unused() {
 			t.fresh, t.passes, t.busy = nil, false, false
 			t.changed.Broadcast()
 			return
 		}
 		batch, t.fresh = t.fresh, batch[:0]
-		downs := t.downs
+		downs := t.downs // without those that catch up in this pass: their bursts have batch
+		bursts := t.bursts(time.Now())
 		t.busy = true
 		t.mu.Unlock()
-		passTo(downs, batch)
+		passTo(downs, batch, bursts)
 		clear(batch) // the ring's data
 		t.mu.Lock()
 	}
@@ -109,12 +110,19 @@ func emit(s Sender, batch *Batch, h *rtp.Header, payload []byte) (int, error) {
 	return b.BatchRTP(*batch, h, payload)
 }
 
-// passTo passes packets to downs.
-func passTo(downs []*DownTrack, packets []kept) {
+// passTo passes packets to downs, and then the bursts.
+func passTo(downs []*DownTrack, packets []kept, bursts []burst) {
 	var b Batch
 	served := true
 	for _, d := range downs {
-		served = d.write(&b, packets) && served
+		served = d.write(&b, packets, false) && served
+	}
+	for _, next := range bursts {
+		if next.late {
+			next.to.fallBehind(time.Now())
+			served = false
+		}
+		next.to.write(&b, next.packets, true)
 	}
 	if b != nil {
 		_, _ = b.Flush() // the socket counts what it could not send
@@ -129,12 +137,15 @@ func passTo(downs []*DownTrack, packets []kept) {
 	}
 }
 
-// Settle waits until all packets that have come were passed to the DownTracks.
-// Do not call it from a [Sender].
+// unused reports whether there are no DownTracks. Called with mu held.
+func (t *Track) unused() bool { return len(t.downs)+len(t.joining) == 0 }
+
+// Settle waits until all packets that have come were passed to the DownTracks,
+// and all viewers have caught up. Do not call it from a [Sender].
 func (t *Track) Settle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.passes && (t.busy || len(t.fresh) > 0) {
+	for t.passes && (t.busy || len(t.fresh)+len(t.joining) > 0) {
 		t.changed.Wait()
 	}
 }

@@ -116,6 +116,49 @@ func (r *ring) get(s *source, position uint64) (kept, bool) {
 	return *k, k.position == position && k.source == s
 }
 
+// group returns the position of the newest keyframe of u, from which on a viewer
+// can begin. It reports false if that is too old, has too much behind it, or
+// packets are missing.
+func (r *ring) group(u *UpTrack, now time.Time) (first uint64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.source == nil || r.source.up != u {
+		return 0, false
+	}
+	bytes := 0
+	var frame uint32 // timestamp of the keyframe
+	for position := r.next - 1; position >= r.tail; position-- {
+		k := r.slot(position)
+		if k.position != position {
+			return 0, false // also before the keyframe: the first of it could be missing
+		}
+		if k.source != r.source || ok && k.timestamp != frame {
+			break
+		}
+		if bytes += len(k.data); bytes > groupBytes || now.Sub(k.at) > groupTime {
+			return 0, false
+		}
+		if k.key {
+			first, frame, ok = position, k.timestamp, true
+		}
+	}
+	return first, ok
+}
+
+// from returns the packets from position on, up to about size bytes, and
+// whether these are all.
+func (r *ring) from(position uint64, size int) (packets []kept, all bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for position = max(position, r.tail); position < r.next && size > 0; position++ {
+		if k := r.slot(position); k.position == position {
+			packets = append(packets, *k)
+			size -= len(k.data)
+		}
+	}
+	return packets, position == r.next
+}
+
 func (r *ring) slot(position uint64) *kept {
 	return &r.slots[position%uint64(len(r.slots))]
 }

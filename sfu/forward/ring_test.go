@@ -137,7 +137,7 @@ func TestRepairAcrossSources(t *testing.T) {
 	up := track.Attach(never)
 	l, d := &fakeSender{}, NewDownTrack(track)
 	d.Bind(Binding{Sender: l, SSRC: 1, PayloadType: 96, Repair: true})
-	feed(up, packet(1000, 0, keyPayload)) // before d
+	feed(up, packet(1000, 0, deltaPayload)) // before d
 	add(t, track, d)
 	for i := range uint16(3) { // our 1001–1002, 1003–1004, 1005–1006
 		for j := range uint16(2) {

@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +41,7 @@ type Track struct {
 	mu      sync.Mutex
 	up      *UpTrack
 	downs   []*DownTrack // a new slice with each change
+	joining []*joiner    // not among downs yet
 	report  senderReport
 	fresh   []kept    // still to be passed to the DownTracks
 	passes  bool      // the goroutine runs that passes them; only while there are DownTracks
@@ -73,6 +73,7 @@ func (t *Track) Attach(r Receiver) *UpTrack {
 	t.mu.Lock()
 	t.up = u
 	t.report = senderReport{}
+	t.settleJoiners()
 	downs := t.downs
 	t.mu.Unlock()
 	now := time.Now()
@@ -93,19 +94,25 @@ func (t *Track) GoOnAs(next *Track) {
 	t.Sets = next.Sets
 }
 
-// Add starts forwarding to d, and requests a keyframe for a viewer.
+// Add starts forwarding to d. A viewer begins with the newest group of the ring;
+// if there is none to begin with, a keyframe is requested.
 func (t *Track) Add(d *DownTrack) {
-	d.join(time.Now())
+	now := time.Now()
+	first := d.join(now)
 	t.mu.Lock()
-	if slices.Contains(t.downs, d) {
+	if t.has(d) {
 		t.mu.Unlock()
 		return
 	}
-	t.downs = append(slices.Clone(t.downs), d)
+	caught := first && t.catchUp(d, now)
+	if !caught {
+		t.live(d)
+	}
 	t.start()
+	t.changed.Broadcast()
 	up := t.up
 	t.mu.Unlock()
-	if up != nil && t.video() && !d.Relay {
+	if up != nil && t.video() && !d.Relay && !caught {
 		up.requestKeyframe()
 	}
 }
@@ -116,8 +123,8 @@ func (t *Track) Remove(d *DownTrack) {
 	d.leave()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.downs = slices.DeleteFunc(slices.Clone(t.downs), func(o *DownTrack) bool { return o == d })
-	for t.passes && len(t.downs) == 0 {
+	t.drop(d)
+	for t.passes && t.unused() {
 		t.changed.Broadcast()
 		t.changed.Wait()
 	}

@@ -75,9 +75,6 @@ func TestMetricsOfMedia(t *testing.T) {
 			t.Errorf("%s is %v, want %v", series, got, want)
 		}
 	}
-	if got := a.metric(t, `weir_keyframe_requests_total{direction="sent"}`); got < 1 {
-		t.Errorf("the publisher was asked for %v keyframes", got)
-	}
 	if got := b.metric(t, `weir_discovery_bytes_total{direction="received",protocol="records"}`); got == 0 {
 		t.Error("the bytes of the records' protocol are not counted by its name")
 	}
