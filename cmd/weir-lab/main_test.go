@@ -83,7 +83,7 @@ func TestPrintedCommandsAreThere(t *testing.T) {
 	}
 	shown := regexp.MustCompile("`weir-lab( [a-z][a-z -]*)")
 	found := 0
-	for _, file := range append(files, "../../README.md", "../../testnet/results/sim.md", "../../testnet/results/discovery.md", "../../testnet/results/forward.md") {
+	for _, file := range append(files, "../../README.md", "../../testnet/results/sim.md", "../../testnet/results/sim-200.md", "../../testnet/results/discovery.md", "../../testnet/results/forward.md") {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
