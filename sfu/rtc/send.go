@@ -65,15 +65,34 @@ func (o *outbound) expect(ufrag string) {
 	}
 }
 
-// follow makes packets go to the far end of the pair that is selected now.
-// While there is none, during an ICE restart, they go where they went before.
-func (o *outbound) follow(transport *webrtc.ICETransport) {
-	o.mu.Lock() // of two calls the later one has the later pair
-	defer o.mu.Unlock()
-	pair, err := transport.GetSelectedCandidatePair()
+// begin makes packets go to the far end of the pair that is selected now, if
+// follow has not been told of one yet.
+func (o *outbound) begin(transport *webrtc.ICETransport) {
+	pair, err := transport.GetSelectedCandidatePair() // waits for a close, so without mu
 	if err != nil || pair == nil {
 		return
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.route.Load() == nil {
+		o.take(pair)
+	}
+}
+
+// follow makes packets go to the far end of a newly selected pair. It asks pion
+// for nothing: a graceful close holds the lock of pion's gatherer while it waits
+// for whoever is told of a pair.
+func (o *outbound) follow(pair *webrtc.ICECandidatePair) {
+	if pair == nil {
+		return // during an ICE restart packets go where they went before
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.take(pair)
+}
+
+// take makes the route of pair. Called with mu held.
+func (o *outbound) take(pair *webrtc.ICECandidatePair) {
 	addr, err := netip.ParseAddr(pair.Remote.Address)
 	if err != nil {
 		return // not an address that pion could send to

@@ -202,12 +202,9 @@ func TestViewersOfEachProfile(t *testing.T) {
 	}
 }
 
-// After an ICE restart media goes to the viewer's new address, still sealed
-// here, and numbered on.
-func TestSealedPacketsFollowTheViewer(t *testing.T) {
-	v := newTestEngine(t, "127.0.0.1:0").view(t, func(*webrtc.SettingEngine) {}, func(s string) string { return s })
-	first := v.pass()
-	before := *v.server.out.route.Load()
+// restart makes an ICE restart, from which the viewer has a new address.
+func (v *pionViewer) restart() {
+	v.t.Helper()
 	field := func(text, key string) string {
 		_, rest, _ := strings.Cut(text, key)
 		value, _, _ := strings.Cut(rest, "\r\n")
@@ -215,18 +212,30 @@ func TestSealedPacketsFollowTheViewer(t *testing.T) {
 	}
 	old := v.RemoteDescription().SDP
 	offer := v.offer(&webrtc.OfferOptions{ICERestart: true})
-	fragment, err := v.server.Restart(t.Context(), field(offer, "a=ice-ufrag:"), field(offer, "a=ice-pwd:"))
+	fragment, err := v.server.Restart(v.t.Context(), field(offer, "a=ice-ufrag:"), field(offer, "a=ice-pwd:"))
 	if err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
 	for _, key := range []string{"a=ice-ufrag:", "a=ice-pwd:"} {
 		old = strings.ReplaceAll(old, key+field(old, key), key+field(fragment, key))
 	}
 	v.accept(old)
+}
+
+// After an ICE restart media goes to the viewer's new address, still sealed
+// here, and numbered on.
+func TestSealedPacketsFollowTheViewer(t *testing.T) {
+	v := newTestEngine(t, "127.0.0.1:0").view(t, func(*webrtc.SettingEngine) {}, func(s string) string { return s })
+	first := v.pass()
+	before := *v.server.out.route.Load()
+	v.restart()
 	for tick := time.Tick(time.Millisecond); *v.server.out.route.Load() == before; <-tick {
 		v.send() // to where nobody listens any more
 	}
 	last := v.pass()
+	for !bytes.Equal(last.Payload, v.payload) { // it came to the old address
+		last = <-v.received
+	}
 	for range 10 {
 		p := v.pass()
 		if p.SSRC != first.SSRC || p.SequenceNumber != last.SequenceNumber+1 {
@@ -236,6 +245,29 @@ func TestSealedPacketsFollowTheViewer(t *testing.T) {
 	}
 	if v.server.out.sealer.Load() == nil {
 		t.Error("not sealed here any more")
+	}
+}
+
+// A connection that is closed while a candidate pair is selected ends: pion
+// waits for whoever is told of the pair, with a lock held.
+func TestCloseWhileAPairIsSelected(t *testing.T) {
+	v := newTestEngine(t, "127.0.0.1:0").view(t, func(*webrtc.SettingEngine) {}, func(s string) string { return s })
+	ice, closed := v.server.SCTP().Transport().ICETransport(), make(chan error, 1)
+	ice.OnSelectedCandidatePairChange(func(pair *webrtc.ICECandidatePair) {
+		go func() { closed <- v.server.GracefulClose() }()
+		for tick := time.Tick(time.Millisecond); ice.State() != webrtc.ICETransportStateClosed; <-tick {
+		}
+		<-time.Tick(10 * time.Millisecond) // the close may reach the lock, and the wait
+		v.server.out.follow(pair)
+	})
+	v.restart()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the connection never closes")
 	}
 }
 

@@ -25,12 +25,12 @@ type Transport struct {
 func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, out *outbound) *Transport {
 	t := &Transport{PeerConnection: pc, engine: e, peer: peer, out: out, started: make(chan struct{})}
 	ice := pc.SCTP().Transport().ICETransport()
-	ice.OnSelectedCandidatePairChange(func(*webrtc.ICECandidatePair) { out.follow(ice) })
+	ice.OnSelectedCandidatePairChange(out.follow)
 	pc.SCTP().Transport().OnStateChange(func(state webrtc.DTLSTransportState) {
 		switch state {
 		case webrtc.DTLSTransportStateConnected:
 			out.secured()
-			out.follow(ice)
+			out.begin(ice)
 			peer.Secured()
 		case webrtc.DTLSTransportStateClosed:
 			out.close()
