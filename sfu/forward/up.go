@@ -164,8 +164,8 @@ func (g *gaps) take(seq uint16) (lost int64, fresh bool) {
 		}
 		return 0, true
 	case ahead > 0:
-		for i := g.last + 1; i != seq+1; i++ {
-			g.seen[i%gapsWindow/64] &^= 1 << (i % 64)
+		for i := range uint16(min(ahead, gapsWindow)) { // a jump can cost no more than the window
+			g.seen[(seq-i)%gapsWindow/64] &^= 1 << ((seq - i) % 64)
 		}
 		*word |= bit
 		g.last = seq

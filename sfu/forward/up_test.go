@@ -18,3 +18,12 @@ func TestGaps(t *testing.T) {
 		}
 	}
 }
+
+// A jump costs no more than the window, however far it goes: a publisher may
+// send nothing else.
+func BenchmarkJumps(b *testing.B) {
+	var g gaps
+	for seq := uint16(0); b.Loop(); seq += 1<<15 - 1 {
+		g.take(seq)
+	}
+}
