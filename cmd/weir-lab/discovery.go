@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -57,14 +58,25 @@ func benchDiscovery(c *cli.Context) error {
 	if report == nil || len(report.Measured) == 0 {
 		return err
 	}
-	// The results before a failure are worth keeping.
+	return show(c, report, err)
+}
+
+// A measurement is what a bench reports.
+type measurement interface {
+	Write(dir string) error
+	Markdown(w io.Writer) error
+}
+
+// show writes and prints what was measured before err, which it returns: the
+// results before a failure are worth keeping.
+func show(c *cli.Context, m measurement, err error) error {
 	if dir := c.String("out"); dir != "" {
-		err = errors.Join(err, report.Write(dir))
+		err = errors.Join(err, m.Write(dir))
 	}
 	if c.Bool("json") {
-		return errors.Join(err, term.PrintJSON(c, report))
+		return errors.Join(err, term.PrintJSON(c, m))
 	}
-	return errors.Join(err, report.Markdown(c.App.Writer))
+	return errors.Join(err, m.Markdown(c.App.Writer))
 }
 
 func measureOrRead(c *cli.Context) (*bench.DiscoveryReport, error) {

@@ -87,14 +87,7 @@ func benchForward(c *cli.Context) error {
 	if report == nil || len(report.Rows)+len(report.Floor) == 0 {
 		return err
 	}
-	// The results before a failure are worth keeping.
-	if dir := c.String("out"); dir != "" {
-		err = errors.Join(err, report.Write(dir))
-	}
-	if c.Bool("json") {
-		return errors.Join(err, term.PrintJSON(c, report))
-	}
-	return errors.Join(err, report.Markdown(c.App.Writer))
+	return show(c, report, err)
 }
 
 func forwardReport(c *cli.Context) (*forward.Report, error) {
