@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/capacity"
+	"weir/capacity/task"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/media"
 	"weir/cmd/weir/names"
@@ -283,22 +284,11 @@ func (d *demo) arrive(ctx context.Context, name string, at testnet.Node) error {
 
 // settle prints the events since the last call, once they have all come in.
 func (d *demo) settle(ctx context.Context) error {
-	if err := sleep(ctx, demoSettle); err != nil {
+	if err := task.Sleep(ctx, demoSettle); err != nil {
 		return err
 	}
 	d.screen.flush()
-	return sleep(ctx, demoPause-demoSettle)
-}
-
-func sleep(ctx context.Context, most time.Duration) error {
-	t := time.NewTimer(most)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return task.Sleep(ctx, demoPause-demoSettle)
 }
 
 // listen prints the events of a node, until ctx or the node ends.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/capacity/task"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/show"
@@ -79,7 +80,7 @@ func (d *demo) showNetwork(ctx context.Context) error {
 		if len(tree.Carriers) == len(carriers) && tree.Viewers == served && sessions == int64(served)+1 || time.Now().After(deadline) {
 			break
 		}
-		if err := sleep(ctx, demoPause); err != nil {
+		if err := task.Sleep(ctx, demoPause); err != nil {
 			return err
 		}
 	}
@@ -195,7 +196,7 @@ func (d *demo) judge(ctx context.Context) error {
 	for _, v := range remote {
 		v.before = v.viewer.Stats()
 	}
-	if sleep(ctx, demoLast) != nil {
+	if task.Sleep(ctx, demoLast) != nil {
 		return interrupted(ctx, nil)
 	}
 	var good, missing []string

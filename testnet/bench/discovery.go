@@ -15,6 +15,7 @@ import (
 	gopsutil "github.com/shirou/gopsutil/v4/cpu"
 
 	"weir/capacity"
+	"weir/capacity/task"
 	"weir/dht/directory"
 	"weir/testnet/lab"
 	"weir/testnet/model"
@@ -309,13 +310,13 @@ func measureMode(ctx context.Context, cfg DiscoveryConfig, mode Mode, size int) 
 	if size <= fewNodes && mode == ModeKademlia || mode == ModePush {
 		quiet = max(quiet, settleTime)
 	}
-	if err := pause(ctx, quiet); err != nil {
+	if err := task.Sleep(ctx, quiet); err != nil {
 		return row, err
 	}
 
 	log.Info("measuring upkeep")
 	before := c.meter()
-	if err := pause(ctx, max(cfg.Duration, upkeepLeast)); err != nil {
+	if err := task.Sleep(ctx, max(cfg.Duration, upkeepLeast)); err != nil {
 		return row, err
 	}
 	idle := c.meter().since(before)
@@ -350,16 +351,6 @@ func measureMode(ctx context.Context, cfg DiscoveryConfig, mode Mode, size int) 
 	row.Death = mourn(after, died, victim)
 	row.Death.Who = who
 	return row, nil
-}
-
-// pause waits, or returns ctx's error.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // cpuTime is the CPU time used by this process.

@@ -99,17 +99,17 @@ func newPlan(cfg DiscoveryConfig, size int) *plan {
 	return &plan{rnd: rand.New(rand.NewPCG(cfg.Seed^0x706c616e, 0)), rate: cfg.Rate, size: size}
 }
 
-// A task is one planned selection.
-type task struct {
+// A planned is one selection to come.
+type planned struct {
 	after  time.Duration // after the previous one
 	seeker int
 	need   capacity.Need
 	stay   time.Duration
 }
 
-func (p *plan) next() task {
+func (p *plan) next() planned {
 	uplink := []int64{5e6, 10e6, 20e6, 40e6}[p.rnd.IntN(4)]
-	return task{
+	return planned{
 		after:  time.Duration(p.rnd.ExpFloat64() / p.rate * float64(time.Second)),
 		seeker: p.rnd.IntN(p.size),
 		need:   capacity.Need{Purpose: capacity.View, Uplink: uplink, Packets: uplink / 8_000},

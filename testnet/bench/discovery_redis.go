@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"weir/capacity"
+	"weir/capacity/task"
 	"weir/testnet/lab"
 )
 
@@ -243,7 +244,7 @@ type slowConn struct {
 
 // dialSlow connects, which takes a round trip.
 func dialSlow(ctx context.Context, network, addr string, delay time.Duration, line *redisLine) (net.Conn, error) {
-	if err := pause(ctx, 2*delay); err != nil {
+	if err := task.Sleep(ctx, 2*delay); err != nil {
 		return nil, err
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"weir/capacity"
+	"weir/capacity/task"
 	"weir/dht"
 )
 
@@ -49,7 +50,7 @@ func (c *contest) run(ctx context.Context, p *plan, d time.Duration) ([]made, er
 		if next.After(end) {
 			break
 		}
-		if err := pause(ctx, time.Until(next)); err != nil {
+		if err := task.Sleep(ctx, time.Until(next)); err != nil {
 			return nil, err
 		}
 		for c.nodes[t.seeker].Dead() {
@@ -69,7 +70,7 @@ func (c *contest) run(ctx context.Context, p *plan, d time.Duration) ([]made, er
 }
 
 // selectOne makes one selection, and ends the session in time.
-func (c *contest) selectOne(ctx context.Context, t task, in insight) made {
+func (c *contest) selectOne(ctx context.Context, t planned, in insight) made {
 	seeker := c.nodes[t.seeker]
 	m := made{at: time.Now(), chosen: -1, believed: math.NaN(), insight: in}
 	ctx, cancel := context.WithTimeout(ctx, selectionPatience)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"runtime"
 	"time"
+	"weir/capacity/task"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,7 +93,7 @@ func (s *Swarm) floor(ctx context.Context, n, cpu int, d time.Duration) (Least, 
 		if due >= d {
 			break
 		}
-		if err := wait(ctx, due-time.Since(start)); err != nil {
+		if err := task.Sleep(ctx, due-time.Since(start)); err != nil {
 			return Least{}, err
 		}
 		payloads = k.payloads(payloads[:0], bytes, next[k], k == video && next[k]%keyEvery == 0)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+	"weir/capacity/task"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -94,7 +95,7 @@ func (p *Publisher) run(ctx context.Context) {
 			k = video
 		}
 		due := k.due(p.tracks[k].next - first[k])
-		if wait(ctx, due-time.Since(p.start)) != nil {
+		if task.Sleep(ctx, due-time.Since(p.start)) != nil {
 			return
 		}
 		now := time.Since(p.start)

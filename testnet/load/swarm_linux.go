@@ -192,17 +192,6 @@ func (s *Swarm) add(p *Peer) error {
 	return fmt.Errorf("a swarm has at most %d peers", MostPeers-1)
 }
 
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // newCertificate makes the certificate of all peers, and its fingerprint as SDP
 // has it (RFC 8122).
 func newCertificate() (tls.Certificate, string, error) {

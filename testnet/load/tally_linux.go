@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"time"
+	"weir/capacity/task"
 )
 
 // A Tally is what came of the frames that were sent within a window.
@@ -44,7 +45,7 @@ func (s *Swarm) Measure(ctx context.Context, viewers []*Viewer, d, late time.Dur
 			v.tracks[audio].count, v.tracks[video].count = 0, 0
 		}
 	})
-	if err := wait(ctx, d); err != nil {
+	if err := task.Sleep(ctx, d); err != nil {
 		return Tally{}, err
 	}
 	s.do(func() {
@@ -53,7 +54,7 @@ func (s *Swarm) Measure(ctx context.Context, viewers []*Viewer, d, late time.Dur
 		}
 	})
 	atEnd()
-	if err := wait(ctx, late); err != nil {
+	if err := task.Sleep(ctx, late); err != nil {
 		return Tally{}, err
 	}
 	var result Tally

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/capacity"
+	"weir/capacity/task"
 	"weir/testnet/load"
 )
 
@@ -129,7 +130,7 @@ func (b *bench) measure(ctx context.Context, s Server, n, round int) (row Row, e
 		return row, err
 	}
 	defer publisher.Close()
-	if err := pause(ctx, b.cfg.Settle); err != nil {
+	if err := task.Sleep(ctx, b.cfg.Settle); err != nil {
 		return row, err
 	}
 	row = Row{Server: s.Name, Viewers: n, Round: round}
@@ -146,7 +147,7 @@ func (b *bench) measure(ctx context.Context, s Server, n, round int) (row Row, e
 	if len(viewers) == 0 {
 		return row, failure
 	}
-	if err := pause(ctx, b.cfg.Settle); err != nil {
+	if err := task.Sleep(ctx, b.cfg.Settle); err != nil {
 		return row, err
 	}
 	if err := b.watch(ctx, &row, swarm, viewers, p.pid); err != nil {
@@ -269,15 +270,4 @@ func rank(sorted []float64, q float64) float64 {
 		return 0
 	}
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
