@@ -204,15 +204,7 @@ func (c *Certificates) refused(err error) {
 	c.tell(event.Event{Kind: event.CertificateFailed, Reason: reason, Detail: err.Error() + "; " + stays})
 }
 
-// tell passes an event on, or logs it if there is no receiver.
-func (c *Certificates) tell(e event.Event) {
-	if c.event != nil {
-		c.event(e)
-		return
-	}
-	l := eventlog.LineOf(e)
-	c.log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...)
-}
+func (c *Certificates) tell(e event.Event) { eventlog.Tell(c.event, c.log, e) }
 
 // run follows the files or has certificates renewed, and reports when the one
 // in force expires soon or has expired, until ctx is done.

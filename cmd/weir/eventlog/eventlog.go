@@ -139,8 +139,17 @@ func Message(e event.Event) (slog.Level, string) {
 	return slog.LevelInfo, string(e.Kind)
 }
 
-// LineOf is the log line of e.
-func LineOf(e event.Event) line {
+// Tell passes e on to the receiver, or logs it if there is none.
+func Tell(to func(event.Event), log *slog.Logger, e event.Event) {
+	if to != nil {
+		to(e)
+		return
+	}
+	write(log, lineOf(e))
+}
+
+// lineOf is the log line of e.
+func lineOf(e event.Event) line {
 	level, msg := Message(e)
 	l := line{Level: level, Msg: msg}
 	text := func(key, s string) {

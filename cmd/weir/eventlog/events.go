@@ -58,7 +58,7 @@ func (h *Hub) Add(e event.Event) {
 		e.Time = time.Now()
 	}
 	if h.keep(&e) {
-		h.write(LineOf(e)) // without the lock: writing the log may be slow
+		h.write(lineOf(e)) // without the lock: writing the log may be slow
 	}
 }
 
@@ -91,7 +91,11 @@ func (h *Hub) keep(e *event.Event) (logged bool) {
 	return logged
 }
 
-func (h *Hub) write(l line) { h.log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...) }
+func (h *Hub) write(l line) { write(h.log, l) }
+
+func write(log *slog.Logger, l line) {
+	log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...)
+}
 
 // Run periodically logs how many lines were suppressed, until ctx is done.
 func (h *Hub) Run(ctx context.Context) error {

@@ -145,12 +145,4 @@ func (f *File) changed() (*policy.Compiled, error) {
 	return f.parse()
 }
 
-// tell passes an event on, or logs it if there is no receiver.
-func (f *File) tell(e event.Event) {
-	if f.Event != nil {
-		f.Event(e)
-		return
-	}
-	l := eventlog.LineOf(e)
-	f.log.LogAttrs(context.Background(), l.Level, l.Msg, l.Attrs...)
-}
+func (f *File) tell(e event.Event) { eventlog.Tell(f.Event, f.log, e) }
