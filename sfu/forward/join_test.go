@@ -9,6 +9,8 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
+
+	"weir/sfu/paramsets"
 )
 
 // counted attaches a source to track that counts keyframe requests in asked.
@@ -78,7 +80,7 @@ func TestJoinerBegins(t *testing.T) {
 
 // h264Track is an H264 track whose offer had parameter sets.
 func h264Track() *Track {
-	return &Track{Codec: Codec{MimeType: "video/H264", ClockRate: 90000}, Sets: ParseSprop(testSprop)}
+	return &Track{Codec: Codec{MimeType: "video/H264", ClockRate: 90000}, Sets: paramsets.ParseSprop("Z0LgH9oBQBbsQA==,aM48gA==")}
 }
 
 // What a viewer catches up with is numbered as it came, and what follows goes
@@ -98,8 +100,8 @@ func TestJoinerGoesOn(t *testing.T) {
 		add(t, track, d)
 		feed(up, packet(103, 96000, delta))
 		want := []rtp.Packet{
-			{Header: rtp.Header{SequenceNumber: 101, Timestamp: 3000}, Payload: testSPS},
-			{Header: rtp.Header{SequenceNumber: 102, Timestamp: 3000}, Payload: testPPS},
+			{Header: rtp.Header{SequenceNumber: 101, Timestamp: 3000}, Payload: []byte{0x67, 0x42, 0xe0, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xec, 0x40}},
+			{Header: rtp.Header{SequenceNumber: 102, Timestamp: 3000}, Payload: []byte{0x68, 0xce, 0x3c, 0x80}},
 			{Header: rtp.Header{SequenceNumber: 103, Timestamp: 3000}, Payload: idr},
 			{Header: rtp.Header{SequenceNumber: 104, Timestamp: 6000}, Payload: delta},
 			{Header: rtp.Header{SequenceNumber: 105, Timestamp: 96000}, Payload: delta},

@@ -8,6 +8,7 @@ import (
 	"github.com/pion/rtp"
 
 	"weir/sfu/keyframe"
+	"weir/sfu/paramsets"
 )
 
 const (
@@ -32,7 +33,7 @@ type Track struct {
 	Codec Codec
 	// Sets are the H264 parameter sets of the offer; nil: none. Set before
 	// Attach.
-	Sets *ParameterSets
+	Sets *paramsets.Sets
 
 	packets, bytes, keyframes atomic.Int64
 
@@ -153,7 +154,7 @@ func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) Outcome {
 		return Outcome{Reason: Replaced, Keyframe: key}
 	}
 	if t.Sets != nil {
-		for _, set := range t.Sets.before(u, p) {
+		for _, set := range t.Sets.Before(u, p) {
 			t.keep(u.source, set, true, now)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/sfu/forward"
+	"weir/sfu/paramsets"
 	"weir/sfu/sdp"
 )
 
@@ -49,7 +50,7 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 		}
 		o.Take(section, codec)
 		track := &forward.Track{ID: fmt.Sprintf("%s%d", section.Kind, count[section.Kind]), Codec: CodecOf(codec.RTPCodecCapability)}
-		if track.Sets = forward.ParseSprop(codec.Sprop); track.Sets != nil && sdp.FmtpValue(track.Codec.Fmtp, "profile-level-id") == "" {
+		if track.Sets = paramsets.ParseSprop(codec.Sprop); track.Sets != nil && sdp.FmtpValue(track.Codec.Fmtp, "profile-level-id") == "" {
 			track.Codec.Fmtp = strings.TrimPrefix(track.Codec.Fmtp+";profile-level-id="+track.Sets.Profile(), ";")
 		}
 		count[section.Kind]++

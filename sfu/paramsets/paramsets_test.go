@@ -1,4 +1,4 @@
-package forward
+package paramsets
 
 import (
 	"testing"
@@ -13,12 +13,17 @@ var (
 
 const testSprop = "Z0LgH9oBQBbsQA==,aM48gA=="
 
+// packet makes a packet of one source.
+func packet(seq uint16, stamp uint32, payload []byte) *rtp.Packet {
+	return &rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 96, SequenceNumber: seq, Timestamp: stamp, SSRC: 1}, Payload: payload}
+}
+
 // pass passes packets to s and returns the numbers of its output; numbers of
 // inserted sets are negative.
-func pass(s *ParameterSets, up *UpTrack, packets ...*rtp.Packet) []int {
+func pass(s *Sets, source any, packets ...*rtp.Packet) []int {
 	var out []int
 	for _, p := range packets {
-		for _, put := range s.before(up, p) {
+		for _, put := range s.Before(source, p) {
 			out = append(out, -int(put.SequenceNumber))
 		}
 		out = append(out, int(p.SequenceNumber))
@@ -49,7 +54,7 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 		{"over the end of the numbers", []*rtp.Packet{pkt(65535, 0, idr), pkt(0, 1, delta)}, []int{-65535, 0, 1, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := pass(ParseSprop(testSprop), &UpTrack{}, c.packets...)
+			got := pass(ParseSprop(testSprop), new(int), c.packets...)
 			if len(got) != len(c.want) {
 				t.Fatalf("got %v, want %v", got, c.want)
 			}
@@ -62,8 +67,8 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 	}
 	t.Run("another source has other numbers", func(t *testing.T) {
 		s := ParseSprop(testSprop)
-		pass(s, &UpTrack{}, packet(10, 0, idr))
-		if got := pass(s, &UpTrack{}, packet(500, 7, delta), packet(501, 8, idr)); got[0] != 500 || got[1] != -501 {
+		pass(s, new(int), packet(10, 0, idr))
+		if got := pass(s, new(int), packet(500, 7, delta), packet(501, 8, idr)); got[0] != 500 || got[1] != -501 {
 			t.Errorf("got %v", got)
 		}
 	})
@@ -87,9 +92,9 @@ func FuzzParameterSets(f *testing.F) {
 		if s == nil {
 			return
 		}
-		src := &UpTrack{}
+		src := new(int)
 		for i := range payload {
-			if put := s.before(src, packet(seq+uint16(i), uint32(i/2), payload[i:])); len(put) > maxSets {
+			if put := s.Before(src, packet(seq+uint16(i), uint32(i/2), payload[i:])); len(put) > maxSets {
 				t.Fatalf("%d packets were put in", len(put))
 			}
 		}

@@ -1,4 +1,6 @@
-package forward
+// Package paramsets inserts the parameter sets that a publisher declared in its
+// offer before keyframes that come without them.
+package paramsets
 
 import (
 	"bytes"
@@ -26,7 +28,7 @@ const (
 	nalFUA   = 28
 )
 
-// ParameterSets are the H264 parameter sets that a publisher declared in its
+// Sets are the H264 parameter sets that a publisher declared in its
 // offer (sprop-parameter-sets; RFC 6184, section 8.1). Such an encoder may send
 // none with its keyframes, and our answer does not convey them to viewers:
 // browsers do not read them there. So they are inserted before each keyframe
@@ -35,13 +37,13 @@ const (
 //
 // If the stream has other sets than the offer, those of the offer are out of
 // date and are not used any more.
-type ParameterSets struct {
+type Sets struct {
 	sets [][]byte // NAL units, SPS before PPS
 
-	up      *UpTrack // the UpTrack of the numbers below
-	shift   uint16   // packets inserted so far
-	last    uint16   // packets inserted at the last keyframe
-	at      uint16   // sequence number of that keyframe's first packet
+	source  any    // the source of the numbers below
+	shift   uint16 // packets inserted so far
+	last    uint16 // packets inserted at the last keyframe
+	at      uint16 // sequence number of that keyframe's first packet
 	highest uint16
 	stamp   uint32 // timestamp of the frame that has its sets
 	framed  bool   // stamp is valid
@@ -49,8 +51,8 @@ type ParameterSets struct {
 
 // ParseSprop parses the value of sprop-parameter-sets in a=fmtp. It returns nil
 // if there is nothing usable in it.
-func ParseSprop(value string) *ParameterSets {
-	s := &ParameterSets{}
+func ParseSprop(value string) *Sets {
+	s := &Sets{}
 	for part := range strings.SplitSeq(value, ",") {
 		nal, err := base64.StdEncoding.DecodeString(strings.TrimSpace(part))
 		if err != nil {
@@ -71,18 +73,18 @@ func ParseSprop(value string) *ParameterSets {
 }
 
 // Profile returns the profile-level-id of the sets.
-func (s *ParameterSets) Profile() string {
+func (s *Sets) Profile() string {
 	if len(s.sets[0]) < 4 {
 		return ""
 	}
 	return fmt.Sprintf("%x", s.sets[0][1:4])
 }
 
-// before returns the packets to send before p of up, and renumbers p.
-func (s *ParameterSets) before(up *UpTrack, p *rtp.Packet) []*rtp.Packet {
-	first := s.up != up
-	if first {
-		s.up, s.shift, s.last, s.framed = up, 0, 0, false
+// Before returns the packets to send before p of source, and renumbers p. A
+// source is one numbering of packets; sources are compared.
+func (s *Sets) Before(source any, p *rtp.Packet) []*rtp.Packet {
+	if s.source != source {
+		s.source, s.shift, s.last, s.framed = source, 0, 0, false
 		s.highest = p.SequenceNumber - 1
 	}
 	newest := int16(p.SequenceNumber-s.highest) > 0
@@ -110,7 +112,7 @@ func (s *ParameterSets) before(up *UpTrack, p *rtp.Packet) []*rtp.Packet {
 
 // look records the parameter sets in p, and reports whether a slice of a
 // keyframe begins in it.
-func (s *ParameterSets) look(p *rtp.Packet) (idr bool) {
+func (s *Sets) look(p *rtp.Packet) (idr bool) {
 	payload := p.Payload
 	if len(payload) < 2 {
 		return false
@@ -132,7 +134,7 @@ func (s *ParameterSets) look(p *rtp.Packet) (idr bool) {
 	return s.unit(p, payload)
 }
 
-func (s *ParameterSets) unit(p *rtp.Packet, nal []byte) (idr bool) {
+func (s *Sets) unit(p *rtp.Packet, nal []byte) (idr bool) {
 	switch nal[0] & 0x1f {
 	case nalIDR:
 		return true
