@@ -19,6 +19,7 @@ import (
 	"weir/capacity/event"
 	"weir/capacity/scope"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/survey"
 	"weir/cmd/weir/web"
@@ -173,18 +174,10 @@ func (n *node) nextCommands() *consoleCommands {
 		return &c
 	}
 	if n.cfg.network != api.DefaultNetwork {
-		c.Join += " --network " + shellWord(n.cfg.network)
+		c.Join += " --network " + cmdline.ShellWord(n.cfg.network)
 	}
 	c.Join += " --bootstrap " + addrs[0].String()
 	return &c
-}
-
-// shellWord quotes s for a shell, if it needs that.
-func shellWord(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/:") == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {

@@ -152,11 +152,3 @@ func TestConsoleModes(t *testing.T) {
 		}
 	}
 }
-
-func TestShellWords(t *testing.T) {
-	for in, want := range map[string]string{"dev": "dev", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'"} {
-		if got := shellWord(in); got != want {
-			t.Errorf("shellWord(%q) = %s, want %s", in, got, want)
-		}
-	}
-}

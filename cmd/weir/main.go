@@ -81,7 +81,7 @@ func commands() []*cli.Command {
 	add(shellCategory,
 		cmdline.VersionCommand(),
 		cmdline.CompletionCommand("weir"),
-		movedToLab("bench", "weir-lab bench"),
+		cmdline.MovedToLab("bench", "weir-lab bench"),
 		cmdline.DocsCommand(app),
 	)
 	return all

@@ -92,7 +92,7 @@ func testnetCommand() *cli.Command {
 			},
 			{Name: "down", Usage: "end all nodes; logs and data stay", Flags: testnetFlags(), Action: testnetDown},
 			demoCommand(),
-			movedToLab("sim", "weir-lab sim"),
+			cmdline.MovedToLab("sim", "weir-lab sim"),
 		},
 	}
 }
@@ -172,7 +172,7 @@ func trustFlag(n *testnet.Network) string {
 	if n.Authority() == "" {
 		return ""
 	}
-	return " --ca " + shellWord(n.Authority())
+	return " --ca " + cmdline.ShellWord(n.Authority())
 }
 
 // printTrust prints how programs can trust the nodes of n, if they use https.
@@ -181,7 +181,7 @@ func printTrust(w io.Writer, n *testnet.Network) {
 	if ca == "" {
 		return
 	}
-	file := shellWord(ca)
+	file := cmdline.ShellWord(ca)
 	fmt.Fprintf(w, "\nThe nodes speak https by a development CA that is good for localhost only. To trust it:\n\n")
 	fmt.Fprintf(w, "weir         export SSL_CERT_FILE=%s\n", file)
 	fmt.Fprintf(w, "curl         export CURL_CA_BUNDLE=%s\n", file)
@@ -302,13 +302,10 @@ func testnetHooks(dir string) (add, retire string, err error) {
 		return "", "", err
 	}
 	command := func(what string) string {
-		return fmt.Sprintf("exec %s testnet %s --dir %s -", shellQuote(self), what, shellQuote(dir))
+		return fmt.Sprintf("exec %s testnet %s --dir %s -", cmdline.ShellWord(self), what, cmdline.ShellWord(dir))
 	}
 	return command("add"), command("retire"), nil
 }
-
-// shellQuote quotes s as one word of sh.
-func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // readHookInput reads the JSON input of a hook.
 func readHookInput(c *cli.Context) (hook.Input, error) {
