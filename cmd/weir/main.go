@@ -9,6 +9,7 @@ import (
 	"weir/cmd/weir/logs"
 	"weir/cmd/weir/media"
 	"weir/cmd/weir/show"
+	"weir/cmd/weir/testnets"
 )
 
 func main() {
@@ -51,7 +52,7 @@ func commands() []*cli.Command {
 		nodeCommand(),
 		healthcheckCommand(),
 		configCommand(),
-		testnetCommand(),
+		testnets.Command(),
 	)
 	add(inspectCategory,
 		show.StatusCommand(),

@@ -1,4 +1,4 @@
-package main
+package testnets
 
 import (
 	"cmp"
@@ -48,7 +48,7 @@ func testnetDiscovery() []cli.Flag {
 	}
 }
 
-func testnetCommand() *cli.Command {
+func Command() *cli.Command {
 	return &cli.Command{
 		Name: "testnet", Usage: "many nodes on this machine: up, add, status, kill, down, demo",
 		Description: "Runs real weir nodes on loopback, n1, n2 and so on. The others join by n1.\n" +
