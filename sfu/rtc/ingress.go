@@ -18,6 +18,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/event"
+	"weir/sfu/demux"
 	"weir/sfu/forward"
 	"weir/sfu/sdp"
 )
@@ -32,7 +33,7 @@ const (
 )
 
 // An Ingress receives all RTP and RTCP of one publisher, and forwards of each
-// media section the source that a [forward.Demux] selects. pion sets up the
+// media section the source that a [demux.Demux] selects. pion sets up the
 // connection, decrypts, and passes each packet to a [tap]; it is given no
 // SSRCs, so that declared and undeclared streams take the same path.
 //
@@ -54,7 +55,7 @@ type Ingress struct {
 
 	mu       sync.Mutex
 	sections []*section
-	demux    forward.Demux
+	routes   demux.Demux
 	mid      uint8 // negotiated IDs of header extensions; 0: none
 	rid      uint8
 	rrid     uint8
@@ -71,7 +72,7 @@ type Ingress struct {
 
 // A section is one media section that a publisher sends in.
 type section struct {
-	*forward.Section
+	*demux.Section
 	offered *sdp.Section
 	codec   webrtc.RTPCodecParameters // as negotiated
 	exts    map[uint8]string
@@ -106,7 +107,7 @@ func NewIngress(total *forward.Drops, ended func(why string), event func(event.E
 // Reads return nothing: pion must not look for the section itself.
 type tap struct {
 	in     *Ingress
-	source *forward.Source // source of RTP; nil: a tap of RTCP
+	source *demux.Source // source of RTP; nil: a tap of RTCP
 	cc     interceptor.RTPReader
 	ssrc   uint32
 }
@@ -134,7 +135,7 @@ func (in *Ingress) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWr
 	if kind == packetio.RTCPBufferPacket {
 		return &tap{in: in, ssrc: ssrc}
 	}
-	return &tap{in: in, ssrc: ssrc, source: in.demux.Source(ssrc)}
+	return &tap{in: in, ssrc: ssrc, source: in.routes.Source(ssrc)}
 }
 
 // Take adds an accepted section, before the answer is sent. The section is the
@@ -146,11 +147,11 @@ func (in *Ingress) Take(s *sdp.Section, t *forward.Track, ask func(ssrcs ...uint
 	for media, repair := range s.Repairs {
 		repairs[repair] = media
 	}
-	up := &section{offered: s, track: t, ask: ask, Section: &forward.Section{
+	up := &section{offered: s, track: t, ask: ask, Section: &demux.Section{
 		MID: s.MID, PayloadType: uint8(s.Codec.PT), RTX: uint8(s.Codec.RTX), SSRCs: s.SSRCs, Layers: s.Layers, Repairs: repairs,
 	}}
 	in.sections = append(in.sections, up)
-	in.demux.Add(up.Section)
+	in.routes.Add(up.Section)
 	for _, e := range s.Extensions {
 		for _, used := range []struct {
 			uri string
@@ -222,7 +223,7 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 		in.drop(forward.Malformed, "a packet's header extensions make no sense")
 		return
 	}
-	r := in.demux.Route(tap.source, forward.Mark{
+	r := in.routes.Route(tap.source, demux.Mark{
 		PayloadType: p.PayloadType, MID: in.extension(in.mid), RID: in.extension(in.rid), RepairedRID: in.extension(in.rrid), Size: len(p.Payload),
 	}, now)
 	var t *section
@@ -246,7 +247,7 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 }
 
 // refuse counts the current packet, of ssrc, which is not forwarded by r.
-func (in *Ingress) refuse(t *section, r forward.Route, ssrc uint32) {
+func (in *Ingress) refuse(t *section, r demux.Route, ssrc uint32) {
 	switch {
 	case t == nil:
 		in.drop(r.Reason, "SSRC %d, payload type %d: no accepted section has its MID or its payload type, or several could be meant", ssrc, in.packet.PayloadType)
@@ -316,7 +317,7 @@ func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
 	}
 }
 
-func layerOf(s *forward.Source) string {
+func layerOf(s *demux.Source) string {
 	if s.RID == "" {
 		return ""
 	}
@@ -324,7 +325,7 @@ func layerOf(s *forward.Source) string {
 }
 
 // change makes the section's current source the forwarded one.
-func (in *Ingress) change(t *section, r forward.Route) {
+func (in *Ingress) change(t *section, r demux.Route) {
 	s := t.Current()
 	if r.Was != nil {
 		in.nacks.UnbindRemoteStream(t.info)
@@ -381,7 +382,7 @@ func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
 	if in.closed {
 		return
 	}
-	current := in.demux.Current(ssrc)
+	current := in.routes.Current(ssrc)
 	if current == nil {
 		return
 	}
@@ -395,7 +396,7 @@ func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
 			}
 		case *rtcp.Goodbye:
 			if slices.Contains(p.Sources, ssrc) {
-				in.demux.Goodbye(ssrc)
+				in.routes.Goodbye(ssrc)
 			}
 		}
 	}

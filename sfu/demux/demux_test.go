@@ -1,8 +1,10 @@
-package forward
+package demux
 
 import (
 	"testing"
 	"time"
+
+	"weir/sfu/forward"
 )
 
 // Route assigns packets to sections by their MID, SSRC and payload type.
@@ -15,7 +17,7 @@ func TestRoute(t *testing.T) {
 		after    time.Duration
 		size     int // 0: 100
 		section  int // wanted section; -1: none
-		reason   Reason
+		reason   forward.Reason
 		repair   bool
 		changed  bool
 	}
@@ -31,62 +33,62 @@ func TestRoute(t *testing.T) {
 		{"by the MID", []Section{video(Section{MID: "a"}), video(Section{MID: "b"})}, []packet{
 			{ssrc: 1, pt: 96, mid: "b", section: 1, changed: true},
 			{ssrc: 1, pt: 96, section: 1}, // the MID was sent once
-			{ssrc: 2, pt: 96, mid: "c", section: -1, reason: NoSection},
+			{ssrc: 2, pt: 96, mid: "c", section: -1, reason: forward.NoSection},
 		}},
 		{"by the SSRC", []Section{video(Section{SSRCs: []uint32{5}}), video(Section{SSRCs: []uint32{6}})}, []packet{
 			{ssrc: 6, pt: 96, section: 1, changed: true},
 			{ssrc: 5, pt: 96, section: 0, changed: true},
-			{ssrc: 7, pt: 96, section: -1, reason: UnknownSSRC},
+			{ssrc: 7, pt: 96, section: -1, reason: forward.UnknownSSRC},
 		}},
 		{"by the payload type", []Section{video(Section{}), {PayloadType: 111}}, []packet{
 			{ssrc: 1, pt: 111, section: 1, changed: true},
 			{ssrc: 2, pt: 96, section: 0, changed: true},
-			{ssrc: 3, pt: 100, section: -1, reason: PayloadType},
-			{ssrc: 2, pt: 111, section: 0, reason: PayloadType}, // not a type of its section
+			{ssrc: 3, pt: 100, section: -1, reason: forward.PayloadType},
+			{ssrc: 2, pt: 111, section: 0, reason: forward.PayloadType}, // not a type of its section
 		}},
 		{"of one codec, in order", []Section{video(Section{}), video(Section{})}, []packet{
 			{ssrc: 1, pt: 96, section: 0, changed: true},
 			{ssrc: 2, pt: 96, section: 1, changed: true},
-			{ssrc: 3, pt: 96, section: -1, reason: UnknownSSRC},
+			{ssrc: 3, pt: 96, section: -1, reason: forward.UnknownSSRC},
 			{ssrc: 1, pt: 96, after: time.Second, section: 0},
 			{ssrc: 4, pt: 96, section: 1, changed: true}, // the silent source continues
 		}},
 		{"guessed, and told better once", []Section{video(Section{MID: "a"}), video(Section{MID: "b"})}, []packet{
 			{ssrc: 1, pt: 96, section: 0, changed: true},
 			{ssrc: 1, pt: 96, mid: "b", section: 1, changed: true},
-			{ssrc: 1, pt: 96, mid: "a", section: -1, reason: UnknownSSRC},
+			{ssrc: 1, pt: 96, mid: "a", section: -1, reason: forward.UnknownSSRC},
 		}},
 		{"a second source", []Section{video(Section{})}, []packet{
 			{ssrc: 1, pt: 96, section: 0, changed: true},
-			{ssrc: 2, pt: 96, section: 0, reason: SecondStream},
+			{ssrc: 2, pt: 96, section: 0, reason: forward.SecondStream},
 			{ssrc: 2, pt: 96, after: takeoverAfter, section: 0, changed: true},
-			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, reason: SecondStream}, // too soon after a change
+			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, reason: forward.SecondStream}, // too soon after a change
 			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, changed: true},
 		}},
 		{"layers", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
 			{ssrc: 1, pt: 96, rid: "l", section: 0, changed: true},
 			{ssrc: 2, pt: 96, rid: "h", after: 2 * layerProven, section: 0, changed: true}, // l is silent
-			{ssrc: 1, pt: 96, rid: "l", section: 0, reason: Layer},
-			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, reason: Layer}, // takeoverAfter has doubled
+			{ssrc: 1, pt: 96, rid: "l", section: 0, reason: forward.Layer},
+			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, reason: forward.Layer}, // takeoverAfter has doubled
 			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, changed: true},
-			{ssrc: 2, pt: 96, rid: "h", section: 0, reason: Layer}, // not proven yet
+			{ssrc: 2, pt: 96, rid: "h", section: 0, reason: forward.Layer}, // not proven yet
 		}},
 		{"retransmissions", []Section{video(Section{})}, []packet{
-			{ssrc: 9, pt: 97, section: 0, reason: Unpaired, repair: true},
+			{ssrc: 9, pt: 97, section: 0, reason: forward.Unpaired, repair: true},
 			{ssrc: 1, pt: 96, section: 0, changed: true},
 			{ssrc: 9, pt: 97, section: 0, repair: true},
-			{ssrc: 2, pt: 96, section: 0, reason: SecondStream},
-			{ssrc: 9, pt: 97, section: 0, reason: Unpaired, repair: true}, // the original is one of two sources
+			{ssrc: 2, pt: 96, section: 0, reason: forward.SecondStream},
+			{ssrc: 9, pt: 97, section: 0, reason: forward.Unpaired, repair: true}, // the original is one of two sources
 		}},
 		{"retransmissions of declared ones", []Section{video(Section{SSRCs: []uint32{1, 2}, Repairs: map[uint32]uint32{11: 1, 12: 2}})}, []packet{
 			{ssrc: 1, pt: 96, section: 0, changed: true},
 			{ssrc: 11, pt: 97, mid: "", section: 0, repair: true},
-			{ssrc: 12, pt: 97, section: 0, reason: Layer, repair: true},
+			{ssrc: 12, pt: 97, section: 0, reason: forward.Layer, repair: true},
 		}},
 		{"retransmissions of a layer", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
 			{ssrc: 1, pt: 96, rid: "h", section: 0, changed: true},
 			{ssrc: 11, pt: 97, rrid: "h", section: 0, repair: true},
-			{ssrc: 12, pt: 97, rrid: "l", section: 0, reason: Layer, repair: true},
+			{ssrc: 12, pt: 97, rrid: "l", section: 0, reason: forward.Layer, repair: true},
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -119,7 +121,7 @@ func TestRoute(t *testing.T) {
 func TestProbe(t *testing.T) {
 	d := &Demux{}
 	d.Add(&Section{PayloadType: 96, RTX: 97})
-	if r := d.Route(d.Source(1), Mark{PayloadType: 97}, time.Unix(1, 0)); !r.Probe || r.Reason != Forwarded {
+	if r := d.Route(d.Source(1), Mark{PayloadType: 97}, time.Unix(1, 0)); !r.Probe || r.Reason != forward.Forwarded {
 		t.Errorf("%+v", r)
 	}
 }
@@ -168,10 +170,10 @@ func FuzzRoute(f *testing.F) {
 			m.RID = [][]byte{nil, []byte("h"), []byte("l")}[b[2]%3]
 			now = now.Add(time.Duration(b[2]) * 10 * time.Millisecond)
 			r := d.Route(d.Source(uint32(b[0]%8)), m, now)
-			if r.Section == nil && r.Reason == Forwarded {
+			if r.Section == nil && r.Reason == forward.Forwarded {
 				t.Fatal("a packet is forwarded in no section")
 			}
-			if r.Section != nil && r.Reason == Forwarded && !r.Probe && r.Section.Current() == nil {
+			if r.Section != nil && r.Reason == forward.Forwarded && !r.Probe && r.Section.Current() == nil {
 				t.Fatal("a packet is forwarded in a section that has no source")
 			}
 		}

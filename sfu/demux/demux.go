@@ -1,8 +1,10 @@
-package forward
+package demux
 
 import (
 	"slices"
 	"time"
+
+	"weir/sfu/forward"
 )
 
 const (
@@ -72,12 +74,12 @@ type Mark struct {
 
 // A Route is the destination of a packet.
 type Route struct {
-	Section *Section // nil: none
-	Reason  Reason   // Forwarded: as media of Section's current source, or as its repair
-	Repair  bool     // it is a retransmission
-	Probe   bool     // it is padding, a bandwidth probe of a browser, and is not forwarded
-	Changed bool     // it made its source the forwarded one, instead of Was
-	Was     *Source  // nil: its source is the first of the section
+	Section *Section       // nil: none
+	Reason  forward.Reason // Forwarded: as media of Section's current source, or as its repair
+	Repair  bool           // it is a retransmission
+	Probe   bool           // it is padding, a bandwidth probe of a browser, and is not forwarded
+	Changed bool           // it made its source the forwarded one, instead of Was
+	Was     *Source        // nil: its source is the first of the section
 	Silence time.Duration
 }
 
@@ -119,7 +121,7 @@ func (d *Demux) Route(s *Source, m Mark, now time.Time) Route {
 		s.section = t
 		t.sources = append(t.sources, s)
 	}
-	r := Route{Section: t, Reason: PayloadType}
+	r := Route{Section: t, Reason: forward.PayloadType}
 	switch {
 	case m.PayloadType == t.PayloadType:
 		r = t.media(s, m, now)
@@ -132,25 +134,25 @@ func (d *Demux) Route(s *Source, m Mark, now time.Time) Route {
 }
 
 // sectionOf returns the section of a packet, or the reason why there is none.
-func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, Reason) {
+func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, forward.Reason) {
 	if len(m.MID) > 0 {
 		t := d.byMID[string(m.MID)]
 		if t == nil {
-			return nil, NoSection
+			return nil, forward.NoSection
 		}
 		if s.moved && t != s.section {
-			return nil, UnknownSSRC
+			return nil, forward.UnknownSSRC
 		}
 		s.named = true
-		return t, Forwarded
+		return t, forward.Forwarded
 	}
 	if s.section != nil {
-		return s.section, Forwarded
+		return s.section, forward.Forwarded
 	}
 	var fit []*Section
 	for _, t := range d.sections {
 		if t.declares(s) {
-			return t, Forwarded
+			return t, forward.Forwarded
 		}
 		if m.PayloadType == t.PayloadType || t.RTX != 0 && m.PayloadType == t.RTX {
 			fit = append(fit, t)
@@ -158,9 +160,9 @@ func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, Reason) {
 	}
 	switch {
 	case len(fit) == 0:
-		return nil, PayloadType
+		return nil, forward.PayloadType
 	case len(fit) == 1:
-		return fit[0], Forwarded
+		return fit[0], forward.Forwarded
 	}
 	// Several sections have this codec, and the packet names none: fill them in
 	// order; later continue a silent one.
@@ -169,15 +171,15 @@ func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, Reason) {
 		switch {
 		case m.PayloadType != t.PayloadType:
 		case t.current == nil && len(t.SSRCs) == 0:
-			return t, Forwarded
+			return t, forward.Forwarded
 		case t.current != nil && now.Sub(t.current.last) >= takeoverAfter:
 			silent = append(silent, t)
 		}
 	}
 	if len(silent) == 1 {
-		return silent[0], Forwarded
+		return silent[0], forward.Forwarded
 	}
-	return nil, UnknownSSRC
+	return nil, forward.UnknownSSRC
 }
 
 // Goodbye records that the publisher has sent BYE for ssrc (RFC 3550, section
@@ -207,9 +209,9 @@ func (t *Section) media(s *Source, m Mark, now time.Time) Route {
 	r := Route{Section: t}
 	if s != t.current {
 		if !t.takes(s, now) {
-			r.Reason = SecondStream
+			r.Reason = forward.SecondStream
 			if s.RID != "" || t.declares(t.current) && t.declares(s) {
-				r.Reason = Layer
+				r.Reason = forward.Layer
 			}
 			return r
 		}
@@ -246,11 +248,11 @@ func (t *Section) repair(s *Source, m Mark, now time.Time) Route {
 	case m.Size < 2: // no sequence number of an original
 		r.Probe = true
 	case t.current == nil:
-		r.Reason = Unpaired
+		r.Reason = forward.Unpaired
 	case declared && of != t.current.SSRC, len(m.RepairedRID) > 0 && t.current.RID != "" && string(m.RepairedRID) != t.current.RID:
-		r.Reason = Layer
+		r.Reason = forward.Layer
 	case !declared && len(m.RepairedRID) == 0 && t.several(now):
-		r.Reason = Unpaired
+		r.Reason = forward.Unpaired
 	}
 	return r
 }
