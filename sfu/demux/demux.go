@@ -211,7 +211,7 @@ func (t *Section) media(s *Source, m Mark, now time.Time) Route {
 		if !t.takes(s, now) {
 			r.Reason = forward.SecondStream
 			if s.RID != "" || t.declares(t.current) && t.declares(s) {
-				r.Reason = forward.Layer
+				r.Reason = forward.OtherLayer
 			}
 			return r
 		}
@@ -250,7 +250,7 @@ func (t *Section) repair(s *Source, m Mark, now time.Time) Route {
 	case t.current == nil:
 		r.Reason = forward.Unpaired
 	case declared && of != t.current.SSRC, len(m.RepairedRID) > 0 && t.current.RID != "" && string(m.RepairedRID) != t.current.RID:
-		r.Reason = forward.Layer
+		r.Reason = forward.OtherLayer
 	case !declared && len(m.RepairedRID) == 0 && t.several(now):
 		r.Reason = forward.Unpaired
 	}

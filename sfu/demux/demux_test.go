@@ -68,10 +68,10 @@ func TestRoute(t *testing.T) {
 		{"layers", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
 			{ssrc: 1, pt: 96, rid: "l", section: 0, changed: true},
 			{ssrc: 2, pt: 96, rid: "h", after: 2 * layerProven, section: 0, changed: true}, // l is silent
-			{ssrc: 1, pt: 96, rid: "l", section: 0, reason: forward.Layer},
-			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, reason: forward.Layer}, // takeoverAfter has doubled
+			{ssrc: 1, pt: 96, rid: "l", section: 0, reason: forward.OtherLayer},
+			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, reason: forward.OtherLayer}, // takeoverAfter has doubled
 			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, changed: true},
-			{ssrc: 2, pt: 96, rid: "h", section: 0, reason: forward.Layer}, // not proven yet
+			{ssrc: 2, pt: 96, rid: "h", section: 0, reason: forward.OtherLayer}, // not proven yet
 		}},
 		{"retransmissions", []Section{video(Section{})}, []packet{
 			{ssrc: 9, pt: 97, section: 0, reason: forward.Unpaired, repair: true},
@@ -83,12 +83,12 @@ func TestRoute(t *testing.T) {
 		{"retransmissions of declared ones", []Section{video(Section{SSRCs: []uint32{1, 2}, Repairs: map[uint32]uint32{11: 1, 12: 2}})}, []packet{
 			{ssrc: 1, pt: 96, section: 0, changed: true},
 			{ssrc: 11, pt: 97, mid: "", section: 0, repair: true},
-			{ssrc: 12, pt: 97, section: 0, reason: forward.Layer, repair: true},
+			{ssrc: 12, pt: 97, section: 0, reason: forward.OtherLayer, repair: true},
 		}},
 		{"retransmissions of a layer", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
 			{ssrc: 1, pt: 96, rid: "h", section: 0, changed: true},
 			{ssrc: 11, pt: 97, rrid: "h", section: 0, repair: true},
-			{ssrc: 12, pt: 97, rrid: "l", section: 0, reason: forward.Layer, repair: true},
+			{ssrc: 12, pt: 97, rrid: "l", section: 0, reason: forward.OtherLayer, repair: true},
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

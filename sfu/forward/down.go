@@ -68,6 +68,9 @@ type DownTrack struct {
 	skipped         atomic.Int64 // packets not sent, as they had waited for too long
 	rtt             roundTrip    // to the far end, by its receiver reports
 
+	limit  atomic.Int64           // bit/s; 0: none
+	choice atomic.Pointer[Choice] // by hand; nil: none
+
 	bound atomic.Pointer[Binding]
 	asks  *rate.Limiter
 

@@ -14,7 +14,7 @@ const (
 	PayloadType                // of no accepted section, or not of the one it came in
 	UnknownSSRC                // neither MID nor payload type determines the section
 	SecondStream               // not the stream that is forwarded in its section
-	Layer                      // a simulcast layer other than the one forwarded
+	OtherLayer                 // a simulcast layer other than the one forwarded
 	Unpaired                   // a retransmission of no forwarded stream
 	Replaced                   // of an UpTrack that another has replaced
 	Duplicate                  // a retransmission of a packet received before

@@ -255,11 +255,11 @@ func (in *Ingress) refuse(t *section, r demux.Route, ssrc uint32) {
 		in.drop(r.Reason, "section %d was answered with payload type %d, and %d came", t.offered.Index, t.PayloadType, in.packet.PayloadType)
 	case r.Repair && t.Current() == nil:
 		in.drop(r.Reason, "section %d: a retransmission, and nothing that it would repair", t.offered.Index)
-	case r.Repair && r.Reason == forward.Layer:
+	case r.Repair && r.Reason == forward.OtherLayer:
 		in.drop(r.Reason, "section %d: a retransmission of a layer that is not forwarded", t.offered.Index)
 	case r.Repair:
 		in.drop(r.Reason, "section %d: several streams, and nothing tells which one a retransmission is of", t.offered.Index)
-	case r.Reason == forward.Layer:
+	case r.Reason == forward.OtherLayer:
 		in.drop(r.Reason, "section %d: one layer of simulcast is forwarded, SSRC %d, and SSRC %d is not", t.offered.Index, t.Current().SSRC, ssrc)
 	default:
 		in.drop(r.Reason, "section %d: SSRC %d is forwarded, and SSRC %d came beside it", t.offered.Index, t.Current().SSRC, ssrc)
