@@ -8,13 +8,13 @@ import "strings"
 // packet (without header, extensions and padding) of codec mime, such as
 // "video/VP8" in any case.
 //
-// It supports VP8 (RFC 7741), VP9 (RFC 9628), H264 (RFC 6184) and AV1 (AOM's
-// RTP specification); for any other codec, audio included, and for payloads
+// It supports VP8 (RFC 7741), VP9 (RFC 9628), H264 (RFC 6184), H265 (RFC 7798)
+// and AV1 (AOM's RTP specification); for any other codec, audio included, and for payloads
 // that are malformed or cut short, it returns false. It reads only the payload,
 // allocates nothing, and never panics.
 //
-// A keyframe may begin in several packets of one frame: H264's parameter sets
-// and the first slice of the picture both count, since encoders send them
+// A keyframe may begin in several packets of one frame: the parameter sets of
+// H264 and H265 and the first slice of the picture all count, since encoders send them
 // together or apart. To count keyframes, count distinct RTP timestamps.
 //
 // Where the RTP payload descriptor repeats information of the bitstream, the
@@ -28,6 +28,8 @@ func Is(mime string, payload []byte) bool {
 		return vp9(payload)
 	case strings.EqualFold(mime, "video/H264"):
 		return h264(payload)
+	case strings.EqualFold(mime, "video/H265"):
+		return h265(payload)
 	case strings.EqualFold(mime, "video/AV1"):
 		return av1(payload)
 	}

@@ -58,6 +58,28 @@ func TestIs(t *testing.T) {
 		{"H264: FU-B, start of IDR", "video/H264", []byte{0x7d, 0x85, 0, 1, 0x88}, true},
 		{"H264: one byte", "video/H264", []byte{0x67}, false},
 
+		{"H265: VPS", "video/H265", []byte{0x40, 0x01, 0x0c}, true},
+		{"H265: SPS", "video/h265", []byte{0x42, 0x01, 0x01}, true},
+		{"H265: PPS alone", "video/H265", []byte{0x44, 0x01, 0xc1}, false},
+		{"H265: IDR_W_RADL, first slice", "video/H265", []byte{0x26, 0x01, 0xaf}, true},
+		{"H265: IDR_N_LP, first slice", "video/H265", []byte{0x28, 0x01, 0xaf}, true},
+		{"H265: CRA, first slice", "video/H265", []byte{0x2a, 0x01, 0xaf}, true},
+		{"H265: BLA_W_LP, first slice", "video/H265", []byte{0x20, 0x01, 0xaf}, true},
+		{"H265: BLA_N_LP, first slice", "video/H265", []byte{0x24, 0x01, 0xaf}, true},
+		{"H265: IDR, later slice", "video/H265", []byte{0x26, 0x01, 0x2f}, false},
+		{"H265: TRAIL_R", "video/H265", []byte{0x02, 0x01, 0xd0}, false},
+		{"H265: RASL_N", "video/H265", []byte{0x10, 0x01, 0xd0}, false},
+		{"H265: aggregate of VPS, SPS, PPS", "video/H265", []byte{0x60, 0x01, 0, 3, 0x40, 1, 0x0c, 0, 3, 0x42, 1, 1, 0, 3, 0x44, 1, 0xc1}, true},
+		{"H265: aggregate of AUD and IDR", "video/H265", []byte{0x60, 0x01, 0, 3, 0x46, 1, 0x50, 0, 3, 0x26, 1, 0xaf}, true},
+		{"H265: aggregate of others", "video/H265", []byte{0x60, 0x01, 0, 3, 0x46, 1, 0x50, 0, 3, 0x02, 1, 0xd0}, false},
+		{"H265: aggregate with a size past its end", "video/H265", []byte{0x60, 0x01, 0, 9, 0x42, 1, 1}, false},
+		{"H265: fragment, start of IDR", "video/H265", []byte{0x62, 0x01, 0x93, 0xaf}, true},
+		{"H265: fragment, middle of IDR", "video/H265", []byte{0x62, 0x01, 0x13, 0xaf}, false},
+		{"H265: fragment, start of a later slice of IDR", "video/H265", []byte{0x62, 0x01, 0x93, 0x2f}, false},
+		{"H265: fragment, start of TRAIL_R", "video/H265", []byte{0x62, 0x01, 0x81, 0xd0}, false},
+		{"H265: fragment of nothing", "video/H265", []byte{0x62, 0x01, 0x93}, false},
+		{"H265: a header alone", "video/H265", []byte{0x42, 0x01}, false},
+
 		{"AV1: N bit", "video/AV1", []byte{0x18, 0x08, 0x00}, true},
 		{"AV1: continued OBU", "video/AV1", []byte{0x98, 0x08, 0x00}, false},
 		{"AV1: frame alone", "video/AV1", []byte{0x10, 0x30, 0x10}, false},
@@ -70,7 +92,7 @@ func TestIs(t *testing.T) {
 		{"AV1: aggregation header alone", "video/AV1", []byte{0x08}, false},
 
 		{"audio has no keyframes", "audio/opus", []byte{0x10, 0x00}, false},
-		{"unknown codec", "video/H265", []byte{0x42, 0x01}, false},
+		{"unknown codec", "video/H266", []byte{0x42, 0x01, 0x80}, false},
 	} {
 		if got := Is(c.mime, c.payload); got != c.want {
 			t.Errorf("%s: Is(%q, %x) = %v, want %v", c.name, c.mime, c.payload, got, c.want)
@@ -99,6 +121,7 @@ func TestIsFindsExactlyTheFirstPacket(t *testing.T) {
 		{"VP9", "video/VP9", (&codecs.VP9Payloader{}).Payload(1200, append(vp9Key, body...))},
 		{"VP9 flexible", "video/VP9", (&codecs.VP9Payloader{FlexibleMode: true}).Payload(1200, append(vp9Key, body...))},
 		{"H264", "video/H264", (&codecs.H264Payloader{}).Payload(1200, append([]byte{0, 0, 0, 1, 0x65, 0x88}, body...))},
+		{"H265", "video/H265", (&codecs.H265Payloader{}).Payload(1200, append([]byte{0, 0, 0, 1, 0x26, 0x01, 0xaf}, body...))},
 		{"AV1", "video/AV1", (&codecs.AV1Payloader{}).Payload(1200, append([]byte{0x0a, 0x02, 0x00, 0x00, 0x30, 0x10}, body...))},
 	} {
 		if len(c.payloads) < 4 {
@@ -113,11 +136,12 @@ func TestIsFindsExactlyTheFirstPacket(t *testing.T) {
 }
 
 func FuzzIs(f *testing.F) {
-	mimes := []string{"video/VP8", "video/VP9", "video/H264", "video/AV1", "audio/opus"}
+	mimes := []string{"video/VP8", "video/VP9", "video/H264", "video/AV1", "audio/opus", "video/H265"}
 	for i := range mimes {
 		f.Add(i, []byte{0x90, 0xf0, 0x81, 0x02, 0x07, 0x20, 0x10})
 		f.Add(i, []byte{0x78, 0, 2, 0x09, 0xf0, 0, 2, 0x67, 0x42})
 		f.Add(i, []byte{0x20, 0x03, 0x0a, 0x01, 0x00, 0x36, 0x00, 0x01, 0x10})
+		f.Add(i, []byte{0x60, 0x01, 0, 3, 0x46, 1, 0x50, 0, 3, 0x26, 1, 0xaf})
 		f.Add(i, []byte{})
 	}
 	f.Fuzz(func(t *testing.T, which int, payload []byte) {
