@@ -16,6 +16,7 @@ import (
 	"weir/sfu/pb"
 	"weir/sfu/problem"
 	"weir/sfu/rtc"
+	"weir/sfu/sdp"
 	"weir/sfu/tree"
 )
 
@@ -81,6 +82,11 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 	if st == nil {
 		return nil, &capacity.Refusal{Reason: "not-here", Detail: "this node does not carry the stream"}
 	}
+	for _, t := range st.Tracks {
+		if mime := t.Codec.MimeType; !forwards(req.Codecs, mime) {
+			return nil, &capacity.Refusal{Reason: "codec", Detail: fmt.Sprintf("the stream has %s, which your release does not forward", mime)}
+		}
+	}
 	path := st.Path()
 	if slices.Contains(path, l.Peer) {
 		return nil, &capacity.Refusal{Reason: tree.Loop, Detail: "the stream comes here by way of you"}
@@ -125,6 +131,11 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 	}
 	l.downstreams[b.pull] = b
 	return b, nil
+}
+
+// forwards reports whether a node whose subscription names codecs forwards mime.
+func forwards(codecs []string, mime string) bool {
+	return slices.Contains(codecs, mime) || len(codecs) == 0 && sdp.InEveryRelease(mime)
 }
 
 // begin starts media: the peer is ready.

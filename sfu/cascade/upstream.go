@@ -80,7 +80,7 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstrea
 	}
 	l.upstreams[in.pull] = in
 	l.mu.Unlock()
-	l.send(&pb.Message{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: in.pull, Stream: stream, Lease: lease, Trace: tracing.ToWire(ctx)}}})
+	l.send(&pb.Message{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: in.pull, Stream: stream, Lease: lease, Codecs: sdp.ForwardableCodecs(), Trace: tracing.ToWire(ctx)}}})
 
 	select {
 	case err = <-in.result:
@@ -207,7 +207,7 @@ func (in *upstream) Tracks() []*forward.Track {
 // Continues reports whether the sender's tracks can continue the given tracks.
 func (in *upstream) Continues(tracks []*forward.Track) bool {
 	return slices.EqualFunc(in.Tracks(), tracks, func(a, b *forward.Track) bool {
-		return a.ID == b.ID && a.Codec.MimeType == b.Codec.MimeType && a.Codec.ClockRate == b.Codec.ClockRate
+		return a.ID == b.ID && a.Codec.MimeType == b.Codec.MimeType && a.Codec.ClockRate == b.Codec.ClockRate && a.Codec.Channels == b.Codec.Channels
 	})
 }
 

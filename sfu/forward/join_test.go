@@ -80,7 +80,7 @@ func TestJoinerBegins(t *testing.T) {
 
 // h264Track is an H264 track whose offer had parameter sets.
 func h264Track() *Track {
-	return &Track{Codec: Codec{MimeType: "video/H264", ClockRate: 90000}, Sets: paramsets.ParseSprop("Z0LgH9oBQBbsQA==,aM48gA==")}
+	return &Track{Codec: Codec{MimeType: "video/H264", ClockRate: 90000}, Sets: paramsets.Parse("video/H264", "Z0LgH9oBQBbsQA==,aM48gA==")}
 }
 
 // What a viewer catches up with is numbered as it came, and what follows goes

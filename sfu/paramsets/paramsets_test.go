@@ -1,6 +1,7 @@
 package paramsets
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/pion/rtp"
@@ -54,7 +55,7 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 		{"over the end of the numbers", []*rtp.Packet{pkt(65535, 0, idr), pkt(0, 1, delta)}, []int{-65535, 0, 1, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := pass(ParseSprop(testSprop), new(int), c.packets...)
+			got := pass(Parse("video/H264", testSprop), new(int), c.packets...)
 			if len(got) != len(c.want) {
 				t.Fatalf("got %v, want %v", got, c.want)
 			}
@@ -66,19 +67,53 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 		})
 	}
 	t.Run("another source has other numbers", func(t *testing.T) {
-		s := ParseSprop(testSprop)
+		s := Parse("video/H264", testSprop)
 		pass(s, new(int), packet(10, 0, idr))
 		if got := pass(s, new(int), packet(500, 7, delta), packet(501, 8, idr)); got[0] != 500 || got[1] != -501 {
 			t.Errorf("got %v", got)
 		}
 	})
 	t.Run("the profile is that of the sets", func(t *testing.T) {
-		if p := ParseSprop(testSprop).Profile(); p != "42e01f" {
+		if p := Parse("video/H264", testSprop).Profile(); p != "42e01f" {
 			t.Errorf("got %q", p)
 		}
 	})
 	for _, none := range []string{"", "x", "aM48gA==", ",", "Zw=="} {
-		if ParseSprop(none) != nil {
+		if Parse("video/H264", none) != nil {
+			t.Errorf("%q is taken for parameter sets", none)
+		}
+	}
+}
+
+// The sets of H265 are three kinds, which may come in any order.
+func TestParameterSetsOfH265(t *testing.T) {
+	const sprop = "RAHBcrRiQA==,QAEMAf//,QgEBAWAAAAMA"
+	idr, cra, delta := []byte{0x26, 1, 0xaf}, []byte{0x2a, 1, 0xaf}, []byte{0x02, 1, 0xd0}
+	start, middle := []byte{0x62, 1, 0x93, 0xaf}, []byte{0x62, 1, 0x13, 0xaf}
+	own := []byte{0x40, 1, 0x0c, 1, 0xff, 0xff}
+	for _, c := range []struct {
+		name    string
+		packets []*rtp.Packet
+		want    []int
+	}{
+		{"three before a keyframe", []*rtp.Packet{packet(10, 0, delta), packet(11, 1, idr), packet(12, 2, delta), packet(13, 3, cra)}, []int{10, -11, -12, -13, 14, 15, -16, -17, -18, 19}},
+		{"before the first fragment only", []*rtp.Packet{packet(10, 0, start), packet(11, 0, middle)}, []int{-10, -11, -12, 13, 14}},
+		{"not where the stream has them", []*rtp.Packet{packet(10, 0, own), packet(11, 0, idr)}, []int{10, 11}},
+		{"no more once the stream has others", []*rtp.Packet{packet(10, 0, []byte{0x42, 1, 9}), packet(11, 1, idr)}, []int{10, 11}},
+	} {
+		s := Parse("video/H265", sprop)
+		if got := pass(s, new(int), c.packets...); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+	}
+	put := Parse("video/H265", sprop).Before(new(int), packet(10, 0, idr))
+	for i, first := range []byte{0x40, 0x42, 0x44} { // VPS, SPS, PPS
+		if put[i].Payload[0] != first {
+			t.Errorf("set %d begins with %#x, want %#x", i, put[i].Payload[0], first)
+		}
+	}
+	for _, none := range []string{"", "QAEMAf//", "RAHBcrRiQA=="} {
+		if Parse("video/H265", none) != nil {
 			t.Errorf("%q is taken for parameter sets", none)
 		}
 	}
@@ -86,9 +121,10 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 
 // No offer and no packet makes it fail, and it inserts only sets that it has.
 func FuzzParameterSets(f *testing.F) {
-	f.Add(testSprop, []byte{0x65, 0x88, 0x78, 0, 2, 0x65, 1}, uint16(1))
-	f.Fuzz(func(t *testing.T, sprop string, payload []byte, seq uint16) {
-		s := ParseSprop(sprop)
+	f.Add("video/H264", testSprop, []byte{0x65, 0x88, 0x78, 0, 2, 0x65, 1}, uint16(1))
+	f.Add("video/H265", "QAEM,QgEB,RAHB", []byte{0x26, 1, 0xaf, 0x60, 1, 0, 3, 0x26, 1, 0xaf}, uint16(1))
+	f.Fuzz(func(t *testing.T, mime, sprop string, payload []byte, seq uint16) {
+		s := Parse(mime, sprop)
 		if s == nil {
 			return
 		}

@@ -259,8 +259,9 @@ type Subscribe struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pull          uint64                 `protobuf:"varint,1,opt,name=pull,proto3" json:"pull,omitempty"`
 	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	Lease         string                 `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`  // ID of the lease that the asked node granted; may be empty
-	Trace         []byte                 `protobuf:"bytes,15,opt,name=trace,proto3" json:"trace,omitempty"` // that asks for it, if any; see weir/capacity/tracing. A malformed one is ignored
+	Lease         string                 `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`   // ID of the lease that the asked node granted; may be empty
+	Codecs        []string               `protobuf:"bytes,4,rep,name=codecs,proto3" json:"codecs,omitempty"` // MIME types that the asker forwards; none: those that every node does
+	Trace         []byte                 `protobuf:"bytes,15,opt,name=trace,proto3" json:"trace,omitempty"`  // that asks for it, if any; see weir/capacity/tracing. A malformed one is ignored
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +315,13 @@ func (x *Subscribe) GetLease() string {
 		return x.Lease
 	}
 	return ""
+}
+
+func (x *Subscribe) GetCodecs() []string {
+	if x != nil {
+		return x.Codecs
+	}
+	return nil
 }
 
 func (x *Subscribe) GetTrace() []byte {
@@ -902,11 +910,12 @@ const file_sfu_pb_cascade_proto_rawDesc = "" +
 	"\x04ping\x18\n" +
 	" \x01(\v2\x12.weir.cascade.PingH\x00R\x04ping\x12(\n" +
 	"\x04pong\x18\v \x01(\v2\x12.weir.cascade.PingH\x00R\x04pongB\x06\n" +
-	"\x04body\"c\n" +
+	"\x04body\"{\n" +
 	"\tSubscribe\x12\x12\n" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x14\n" +
-	"\x05lease\x18\x03 \x01(\tR\x05lease\x12\x14\n" +
+	"\x05lease\x18\x03 \x01(\tR\x05lease\x12\x16\n" +
+	"\x06codecs\x18\x04 \x03(\tR\x06codecs\x12\x14\n" +
 	"\x05trace\x18\x0f \x01(\fR\x05trace\"a\n" +
 	"\n" +
 	"Subscribed\x12\x12\n" +

@@ -50,8 +50,9 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 		}
 		o.Take(section, codec)
 		track := &forward.Track{ID: fmt.Sprintf("%s%d", section.Kind, count[section.Kind]), Codec: CodecOf(codec.RTPCodecCapability)}
-		if track.Sets = paramsets.ParseSprop(codec.Sprop); track.Sets != nil && sdp.FmtpValue(track.Codec.Fmtp, "profile-level-id") == "" {
-			track.Codec.Fmtp = strings.TrimPrefix(track.Codec.Fmtp+";profile-level-id="+track.Sets.Profile(), ";")
+		track.Sets = paramsets.Parse(codec.MimeType, codec.Sprop)
+		if profile := track.Sets.Profile(); profile != "" && sdp.FmtpValue(track.Codec.Fmtp, "profile-level-id") == "" {
+			track.Codec.Fmtp = strings.TrimPrefix(track.Codec.Fmtp+";profile-level-id="+profile, ";")
 		}
 		count[section.Kind]++
 		tracks, sections = append(tracks, track), append(sections, section)

@@ -276,10 +276,24 @@ func (b *builder) codecOf(pt int) (Codec, bool) {
 		o.rtpmap = mapping
 	}
 	o.MimeType, o.ClockRate, o.Channels = c.Mime, c.clock, c.channels
-	if c.Mime == webrtc.MimeTypeH264 {
-		o.Sprop = FmtpValue(fmtp, "sprop-parameter-sets")
-		fmtp = withoutParameter(fmtp, "sprop-parameter-sets")
+	if c.Mime == mimeMultiopus {
+		if len(parts) < 3 {
+			return Codec{}, false
+		}
+		n, err := strconv.ParseUint(strings.TrimSpace(parts[2]), 10, 8)
+		if err != nil || n == 0 || n > maxChannels {
+			return Codec{}, false
+		}
+		o.Channels = uint16(n)
 	}
+	var sets []string
+	for _, key := range sprop[c.Mime] {
+		if v := FmtpValue(fmtp, key); v != "" && h264Mode(fmtp) != 2 {
+			sets = append(sets, v)
+		}
+		fmtp = withoutParameter(fmtp, key)
+	}
+	o.Sprop = strings.Join(sets, ",")
 	if len(fmtp) > MaxFmtp {
 		return Codec{}, false
 	}

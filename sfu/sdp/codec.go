@@ -27,14 +27,28 @@ var ForwardedExtensions = map[webrtc.RTPCodecType][]string{
 type known struct {
 	Mime     string
 	clock    uint32
-	channels uint16
+	channels uint16             // of cascade links, and of every stream unless it is multiopus
 	static   int                // static payload type, without a=rtpmap (RFC 3551, section 6); -1: none
 	fmtp     string             // on cascade links
 	pt, rtx  webrtc.PayloadType // on cascade links
 }
 
-// maxSprop bounds the H264 parameter sets of an offer, in bytes of base64.
-const maxSprop = 2048
+const (
+	// maxSprop bounds the parameter sets of an offer, in bytes of base64.
+	maxSprop = 2048
+	// maxChannels bounds the channels of an audio codec.
+	maxChannels = 8
+)
+
+// sprop are the format parameters that hold parameter sets, by codec.
+var sprop = map[string][]string{
+	webrtc.MimeTypeH264: {"sprop-parameter-sets"},
+	webrtc.MimeTypeH265: {"sprop-vps", "sprop-sps", "sprop-pps"},
+}
+
+// mimeMultiopus is Opus of more than two channels, as Chromium names it. Its
+// parameters are those of RFC 7845, section 5.1.1.
+const mimeMultiopus = "audio/multiopus"
 
 // forwardable are the codecs that weir forwards. RFC 3551 assigns payload types
 // 0 to 34.
@@ -43,10 +57,12 @@ var forwardable = []known{
 	{webrtc.MimeTypePCMU, 8000, 1, 0, "", 0, 0},
 	{webrtc.MimeTypePCMA, 8000, 1, 8, "", 8, 0},
 	{webrtc.MimeTypeG722, 8000, 1, 9, "", 9, 0}, // 16 kHz; its RTP clock is 8000 Hz by an old mistake (RFC 3551, section 4.5.2)
+	{mimeMultiopus, 48000, 6, -1, "", 114, 0},
 	{webrtc.MimeTypeVP8, 90000, 0, -1, "", 96, 97},
 	{webrtc.MimeTypeH264, 90000, 0, -1, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 98, 99},
 	{webrtc.MimeTypeVP9, 90000, 0, -1, "profile-id=0", 100, 101},
 	{webrtc.MimeTypeAV1, 90000, 0, -1, "", 102, 103},
+	{webrtc.MimeTypeH265, 90000, 0, -1, "profile-id=1;tier-flag=0;tx-mode=SRST", 104, 105},
 }
 
 // LinkCodecs returns the codecs of a cascade link. Payloads are opaque there
@@ -60,6 +76,20 @@ func LinkCodecs() []Codec {
 		all = append(all, o)
 	}
 	return all
+}
+
+// ForwardableCodecs lists the MIME types of all codecs that weir forwards.
+func ForwardableCodecs() []string {
+	var all []string
+	for _, c := range forwardable {
+		all = append(all, c.Mime)
+	}
+	return all
+}
+
+// InEveryRelease reports whether every release of weir forwards the codec.
+func InEveryRelease(mime string) bool {
+	return IsForwardable(mime) && mime != mimeMultiopus && mime != webrtc.MimeTypeH265
 }
 
 // codecNamed finds a forwardable codec by its encoding name, in any case (RFC
@@ -102,7 +132,7 @@ type Codec struct {
 	webrtc.RTPCodecCapability
 	PT, RTX webrtc.PayloadType // RTX 0: no retransmissions
 	rtpmap  string             // in the client's spelling; "": none, for a static payload type
-	Sprop   string             // sprop-parameter-sets of H264
+	Sprop   string             // parameter sets of H264 and H265, separated by commas
 }
 
 // Params returns c and its retransmissions as codecs of pion.
@@ -148,8 +178,11 @@ func (c Codec) WithFeedback() Codec {
 // (profile-level-id=640028;packetization-mode=1)".
 func Describe(c webrtc.RTPCodecCapability) string {
 	_, name, _ := strings.Cut(c.MimeType, "/")
+	if c.Channels > 2 {
+		name = fmt.Sprintf("%s/%d/%d", name, c.ClockRate, c.Channels)
+	}
 	var telling []string
-	for _, key := range []string{"profile-level-id", "packetization-mode", "profile-id", "profile"} {
+	for _, key := range []string{"profile-level-id", "packetization-mode", "profile-id", "profile", "tx-mode", "channel_mapping"} {
 		if v := FmtpValue(c.SDPFmtpLine, key); v != "" {
 			telling = append(telling, key+"="+v)
 		}
@@ -161,21 +194,20 @@ func Describe(c webrtc.RTPCodecCapability) string {
 }
 
 // Preferred returns the codec for a publisher's section: the first one it
-// offers, except that H264 has to be in packetization mode 1, which encoders
-// prefer too. It skips payload types to which used gives another meaning in the
+// offers, except that H264 is taken in packetization mode 1 if it can be, which
+// encoders prefer too, and in mode 2 only if there is nothing else: no browser
+// accepts it (interleaved; RFC 6184, section 6.4). It skips payload types to which used gives another meaning in the
 // same offer: in a BUNDLE group one has one meaning (RFC 9143, section 10.1.2).
 func (s *Section) Preferred(used map[webrtc.PayloadType]string) (Codec, bool) {
 	var best Codec
 	found := false
+	interleaved := func(c Codec) bool { return c.MimeType == webrtc.MimeTypeH264 && h264Mode(c.SDPFmtpLine) == 2 }
 	for _, c := range s.codecs {
-		if h264Mode(c.SDPFmtpLine) == 2 && c.MimeType == webrtc.MimeTypeH264 {
-			continue // interleaved (RFC 6184, section 6.4): no browser accepts it
-		}
-		if !free(used, c) {
+		if !free(used, c) || severalStreams(c.SDPFmtpLine) {
 			continue
 		}
 		better := c.MimeType == best.MimeType && h264Mode(best.SDPFmtpLine) != 1 && h264Mode(c.SDPFmtpLine) == 1
-		if !found || better {
+		if !found || better || interleaved(best) && !interleaved(c) {
 			best, found = c, true
 		}
 	}
@@ -230,6 +262,26 @@ func Decodes(have, want webrtc.RTPCodecCapability, lenient bool) int {
 		if a, b := FmtpValue(have.SDPFmtpLine, "profile-level-id"), FmtpValue(want.SDPFmtpLine, "profile-level-id"); len(a) >= 4 && len(b) >= 4 && strings.EqualFold(a[:4], b[:4]) {
 			score++ // the same constraints
 		}
+	case strings.EqualFold(want.MimeType, webrtc.MimeTypeH265):
+		h, w := h265Profile(have.SDPFmtpLine), h265Profile(want.SDPFmtpLine)
+		if severalStreams(have.SDPFmtpLine) || !h265Contains(h, w) {
+			return 0
+		}
+		if h == w {
+			score += 2
+		}
+		if number(have.SDPFmtpLine, "tier-flag") == number(want.SDPFmtpLine, "tier-flag") {
+			score++
+		}
+	case strings.EqualFold(want.MimeType, mimeMultiopus):
+		for _, key := range []string{"channel_mapping", "num_streams", "coupled_streams"} {
+			if FmtpValue(have.SDPFmtpLine, key) != FmtpValue(want.SDPFmtpLine, key) {
+				return 0
+			}
+		}
+		if have.Channels != want.Channels {
+			return 0
+		}
 	case strings.EqualFold(want.MimeType, webrtc.MimeTypeVP9):
 		if number(have.SDPFmtpLine, "profile-id") != number(want.SDPFmtpLine, "profile-id") {
 			return 0
@@ -274,13 +326,37 @@ func h264Contains(a, b int) bool {
 	return b == 0x42 || known && known2 && ra >= rb
 }
 
+// severalStreams reports whether an H265 payload is split over several RTP
+// streams, which no browser offers (RFC 7798, section 7.1, tx-mode).
+func severalStreams(fmtp string) bool {
+	mode := FmtpValue(fmtp, "tx-mode")
+	return mode != "" && !strings.EqualFold(mode, "SRST")
+}
+
+// h265Profile returns general_profile_idc; without one it is Main (RFC 7798,
+// section 7.1).
+func h265Profile(fmtp string) int {
+	if FmtpValue(fmtp, "profile-id") == "" {
+		return 1
+	}
+	return number(fmtp, "profile-id")
+}
+
+// h265Contains reports whether a decoder of profile a decodes b: Main decodes
+// Main Still Picture, and Main 10 both (ITU-T H.265, annex A.3).
+func h265Contains(a, b int) bool {
+	return a == b || b == 3 && (a == 1 || a == 2) || b == 1 && a == 2
+}
+
 // free reports whether c's payload type has no other meaning in used.
 func free(used map[webrtc.PayloadType]string, c Codec) bool {
 	meaning := used[c.PT]
 	return meaning == "" || meaning == c.meaning()
 }
 
-func (c Codec) meaning() string { return fmt.Sprintf("%s/%d", c.MimeType, c.ClockRate) }
+func (c Codec) meaning() string {
+	return fmt.Sprintf("%s/%d/%d", c.MimeType, c.ClockRate, c.Channels)
+}
 
 // ClaimPayloadTypes marks c's payload types as used. It drops the
 // retransmissions of c if their payload type has another meaning already.

@@ -36,7 +36,7 @@ func ExampleParseOffer() {
 	}
 
 	// Output:
-	// no codec in common: section 2 (video, mid 2) offers H263; offer one of VP8, H264, VP9, AV1
+	// no codec in common: section 2 (video, mid 2) offers H263; offer one of VP8, H264, VP9, AV1, H265
 	// section 0 (audio, mid 0) opus
 	// section 1 (video, mid 1) VP8
 }

@@ -487,7 +487,7 @@ export function offerNodes(select, model, current) {
 
 function videoCodecs() {
   const names = (RTCRtpSender.getCapabilities?.('video')?.codecs ?? []).map((c) => c.mimeType.split('/')[1]);
-  return ['VP8', 'H264', 'VP9', 'AV1'].filter((name) => names.includes(name));
+  return ['VP8', 'H264', 'VP9', 'AV1', 'H265'].filter((name) => names.includes(name));
 }
 
 // prefer puts one codec first and keeps the others as a fallback.
