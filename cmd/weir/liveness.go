@@ -99,23 +99,13 @@ func (l *liveness) ask(p vital) chan struct{} {
 	return answered
 }
 
-// vitals are the parts of n that liveness checks.
-func (n *node) vitals() []vital {
-	return []vital{
-		{"media", func() { n.sfu.Counts() }},
-		{"admission", func() { n.ledger.Totals(time.Now()) }},
-		{"discovery", func() { n.dht.Overlay.Peers.Alone() }},
-		{"policy", func() { n.policy.Policy() }},
-	}
-}
-
 // healthz reports whether the node works at all: a node that does not is to be
 // restarted. Whether it takes clients is for readyz.
-func (n *node) healthz(w http.ResponseWriter, r *http.Request) {
+func (l *liveness) healthz(w http.ResponseWriter, r *http.Request) {
 	// Players request it from pages of other origins, isolated ones included.
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
-	if err := n.alive.check(r.Context(), aliveTime); err != nil {
+	if err := l.check(r.Context(), aliveTime); err != nil {
 		problem.New(problem.Stuck, "this node does not work: "+err.Error()).Write(w)
 		return
 	}

@@ -92,3 +92,10 @@ func (n *node) empty(now time.Time) bool {
 	t, c := n.ledger.Totals(now), n.sfu.Counts()
 	return drain.Left(t) == 0 && t.Streams == 0 && c.Streams+c.Publishers+c.Viewers == 0
 }
+
+// inWords is the node's state for the service manager.
+func (n *node) inWords() string {
+	c, totals := n.sfu.Counts(), n.ledger.Totals(time.Now())
+	return fmt.Sprintf("%s: %s, %s, %s, stress %.2f", totals.State,
+		term.Count(c.Publishers, "publisher", "publishers"), term.Count(c.Viewers, "viewer", "viewers"), term.Count(c.Links, "cascade link", "cascade links"), totals.Stress)
+}

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -307,7 +306,12 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
 		n.hooks = hook.NewEvents(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
 	}
-	n.alive = newLiveness(n.vitals()...)
+	n.alive = newLiveness(
+		vital{name: "media", touch: func() { n.sfu.Counts() }},
+		vital{name: "admission", touch: func() { n.ledger.Totals(time.Now()) }},
+		vital{name: "discovery", touch: func() { n.dht.Overlay.Peers.Alone() }},
+		vital{name: "policy", touch: func() { n.policy.Policy() }},
+	)
 	n.alternatives = newAlternatives(n.findAlternatives)
 	return n, nil
 }
@@ -362,11 +366,11 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.watchState(ctx) })
 	work.Go(func() error { return n.spans.Run(ctx) })
 	work.Go(func() error { return n.drain.Run(ctx) })
-	work.Go(func() error { return n.notifyManager(ctx) })
+	work.Go(func() error { return n.notify.run(ctx, n.inWords) })
 	if n.rights != nil {
 		work.Go(func() error { return n.rights.Run(ctx) })
 	}
-	work.Go(func() error { return n.newWatchdog().run(ctx) })
+	work.Go(func() error { return newWatchdog(n.notify, n.alive).run(ctx) })
 	work.Go(func() error { return n.watchHangups(ctx) })
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.Run(ctx) })
@@ -411,7 +415,7 @@ func (n *node) announce(ctx context.Context) error {
 	for _, a := range info.P2P {
 		n.log.Info("others join by", "bootstrap", a)
 	}
-	n.notify.send(daemon.SdNotifyReady)
+	n.notify.ready()
 	if n.cfg.readyFile != "" {
 		return writeReady(n.cfg.readyFile, info)
 	}

@@ -9,8 +9,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
-
-	"weir/cmd/weir/term"
 )
 
 // statusEvery is the interval of status texts for the service manager.
@@ -28,10 +26,12 @@ func (n notifier) send(state string) {
 	}
 }
 
-// stopping also requests the time that the sessions are given.
+// stopping also requests the time that ending may take.
 func (n notifier) stopping(timeout time.Duration) {
-	n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, (timeout + 2*httpShutdown).Microseconds()))
+	n.send(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, timeout.Microseconds()))
 }
+
+func (n notifier) ready() { n.send(daemon.SdNotifyReady) }
 
 // reloading reports the start of a reload of the configuration, as systemd's
 // Type=notify-reload requires, and reloaded its end. Before the node is ready,
@@ -50,26 +50,23 @@ func (n notifier) reloading() {
 
 func (n notifier) reloaded(ready bool) {
 	if ready {
-		n.send(daemon.SdNotifyReady)
+		n.ready()
 	}
 }
 
-// notifyManager reports the node's state to the service manager, if there is
+// run reports the node's state in words to the service manager, if there is
 // one, until ctx is done.
-func (n *node) notifyManager(ctx context.Context) error {
-	if !n.notify.heard() {
+func (n notifier) run(ctx context.Context, status func() string) error {
+	if !n.heard() {
 		return nil
 	}
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
 	told := ""
 	for {
-		c, totals := n.sfu.Counts(), n.ledger.Totals(time.Now())
-		status := fmt.Sprintf("STATUS=%s: %s, %s, %s, stress %.2f", totals.State,
-			term.Count(c.Publishers, "publisher", "publishers"), term.Count(c.Viewers, "viewer", "viewers"), term.Count(c.Links, "cascade link", "cascade links"), totals.Stress)
-		if status != told {
-			told = status
-			n.notify.send(status)
+		if now := status(); now != told {
+			told = now
+			n.send("STATUS=" + now)
 		}
 		select {
 		case <-tick.C:
@@ -89,17 +86,17 @@ type watchdog struct {
 	stuck  func(error)   // called for each failed check
 }
 
-// newWatchdog is n's, or has a period of 0 if the service manager has no watchdog.
-func (n *node) newWatchdog() watchdog {
-	d := watchdog{notify: n.notify, alive: n.alive, stuck: func(err error) {
-		n.log.Error("this node is stuck: the service manager is left to start it anew", "err", err)
+// newWatchdog has a period of 0 if the service manager has no watchdog.
+func newWatchdog(notify notifier, alive *liveness) watchdog {
+	d := watchdog{notify: notify, alive: alive, stuck: func(err error) {
+		notify.log.Error("this node is stuck: the service manager is left to start it anew", "err", err)
 	}}
-	if !n.notify.heard() {
+	if !notify.heard() {
 		return d
 	}
 	period, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		n.log.Warn("watchdog of the service manager not understood", "err", err)
+		notify.log.Warn("watchdog of the service manager not understood", "err", err)
 	}
 	d.period = period
 	return d
