@@ -38,7 +38,7 @@ func (n *node) publicHandler() http.Handler {
 
 // health serves the probes of service managers, orchestrators and load balancers.
 func (n *node) health(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", n.alive.healthz)
+	mux.HandleFunc("GET /healthz", n.alive.Healthz)
 	mux.HandleFunc("GET /readyz", n.readyz)
 }
 

@@ -11,11 +11,12 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/supervise"
 	"weir/sfu/problem"
 )
 
 // defaultHealthTime is longer than a node takes to detect that it is stuck.
-const defaultHealthTime = aliveTime + time.Second
+const defaultHealthTime = supervise.CheckTime + time.Second
 
 // healthcheckCommand is for container runtimes and service managers: images of
 // weir have no shell and no curl. It exits with 1 for every fault, also if

@@ -140,9 +140,9 @@ func merged(before, next []api.Setting) (in []api.Setting, changed, restart []st
 func (n *node) reload() (api.Reload, error) {
 	n.reloading.one.Lock()
 	defer n.reloading.one.Unlock()
-	n.notify.reloading()
+	n.notify.Reloading()
 	report, err := n.readAgain()
-	n.notify.reloaded(n.isReady())
+	n.notify.Reloaded(n.isReady())
 	kind := event.ConfigReloaded
 	if report.Outcome != api.ReloadApplied {
 		kind = event.ConfigRefused

@@ -34,6 +34,7 @@ import (
 	"weir/cmd/weir/policies"
 	"weir/cmd/weir/provision"
 	"weir/cmd/weir/spans"
+	"weir/cmd/weir/supervise"
 	"weir/cmd/weir/survey"
 	"weir/dht"
 	"weir/dht/identity"
@@ -127,14 +128,14 @@ type node struct {
 	// all addresses.
 	host   netip.Addr
 	unlock func() error // of the data directory
-	notify notifier
-	alive  *liveness
+	notify supervise.Notifier
+	alive  *supervise.Liveness
 }
 
 // newNode binds all addresses; run starts the work. Its error says which step
 // failed.
 func newNode(cfg nodeConfig) (_ *node, err error) {
-	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), notify: notifier{cfg.log}, events: eventlog.NewHub(cfg.log)}
+	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), notify: supervise.Notifier{Log: cfg.log}, events: eventlog.NewHub(cfg.log)}
 	n.policy.Event = n.event
 	var opened []func() error
 	defer func() {
@@ -306,11 +307,11 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
 		n.hooks = hook.NewEvents(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
 	}
-	n.alive = newLiveness(
-		vital{name: "media", touch: func() { n.sfu.Counts() }},
-		vital{name: "admission", touch: func() { n.ledger.Totals(time.Now()) }},
-		vital{name: "discovery", touch: func() { n.dht.Overlay.Peers.Alone() }},
-		vital{name: "policy", touch: func() { n.policy.Policy() }},
+	n.alive = supervise.NewLiveness(
+		supervise.Part{Name: "media", Touch: func() { n.sfu.Counts() }},
+		supervise.Part{Name: "admission", Touch: func() { n.ledger.Totals(time.Now()) }},
+		supervise.Part{Name: "discovery", Touch: func() { n.dht.Overlay.Peers.Alone() }},
+		supervise.Part{Name: "policy", Touch: func() { n.policy.Policy() }},
 	)
 	n.alternatives = newAlternatives(n.findAlternatives)
 	return n, nil
@@ -366,11 +367,11 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.watchState(ctx) })
 	work.Go(func() error { return n.spans.Run(ctx) })
 	work.Go(func() error { return n.drain.Run(ctx) })
-	work.Go(func() error { return n.notify.run(ctx, n.inWords) })
+	work.Go(func() error { return n.notify.Run(ctx, n.inWords) })
 	if n.rights != nil {
 		work.Go(func() error { return n.rights.Run(ctx) })
 	}
-	work.Go(func() error { return newWatchdog(n.notify, n.alive).run(ctx) })
+	work.Go(func() error { return supervise.NewWatchdog(n.notify, n.alive).Run(ctx) })
 	work.Go(func() error { return n.watchHangups(ctx) })
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.Run(ctx) })
@@ -415,7 +416,7 @@ func (n *node) announce(ctx context.Context) error {
 	for _, a := range info.P2P {
 		n.log.Info("others join by", "bootstrap", a)
 	}
-	n.notify.ready()
+	n.notify.Ready()
 	if n.cfg.readyFile != "" {
 		return writeReady(n.cfg.readyFile, info)
 	}

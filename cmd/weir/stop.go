@@ -72,7 +72,7 @@ func (n *node) runUntilStopped(parent context.Context) error {
 // awaitSessions starts a drain that ends the node, and reports whether there is
 // anything to wait for.
 func (n *node) awaitSessions(timeout time.Duration) bool {
-	n.notify.stopping(timeout + 2*httpShutdown)
+	n.notify.Stopping(timeout + 2*httpShutdown)
 	if n.drain.Left() == 0 || timeout == 0 {
 		return false
 	}

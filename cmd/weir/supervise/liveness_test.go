@@ -1,4 +1,4 @@
-package main
+package supervise
 
 import (
 	"context"
@@ -21,8 +21,8 @@ import (
 func TestLiveness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		held := make(chan struct{}, 1) // a lock of a kind that synctest recognizes as blocking
-		l := newLiveness(vital{"media", func() {}}, vital{"admission", func() { held <- struct{}{}; <-held }})
-		if err := l.check(t.Context(), aliveTime); err != nil {
+		l := NewLiveness(Part{"media", func() {}}, Part{"admission", func() { held <- struct{}{}; <-held }})
+		if err := l.check(t.Context(), CheckTime); err != nil {
 			t.Fatalf("all answer: %v", err)
 		}
 
@@ -30,13 +30,13 @@ func TestLiveness(t *testing.T) {
 		before := runtime.NumGoroutine()
 		for range 5 {
 			began := time.Now()
-			err := l.check(t.Context(), aliveTime)
+			err := l.check(t.Context(), CheckTime)
 			var stuck *stuckError
 			if !errors.As(err, &stuck) || !slices.Equal(stuck.parts, []string{"admission"}) {
 				t.Fatalf("one is stuck: %v", err)
 			}
-			if took := time.Since(began); took != aliveTime {
-				t.Errorf("found out after %v, want %v", took, aliveTime)
+			if took := time.Since(began); took != CheckTime {
+				t.Errorf("found out after %v, want %v", took, CheckTime)
 			}
 		}
 		synctest.Wait()
@@ -45,13 +45,13 @@ func TestLiveness(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := l.check(ctx, aliveTime); !errors.Is(err, context.Canceled) {
+		if err := l.check(ctx, CheckTime); !errors.Is(err, context.Canceled) {
 			t.Errorf("nobody wants to know any more: %v", err)
 		}
 
 		<-held
 		synctest.Wait()
-		if err := l.check(t.Context(), aliveTime); err != nil {
+		if err := l.check(t.Context(), CheckTime); err != nil {
 			t.Errorf("it answers again: %v", err)
 		}
 	})
@@ -82,14 +82,14 @@ func TestWatchdogFallsSilent(t *testing.T) {
 	stuck := make(chan error)
 	held := make(chan struct{}, 1) // a lock
 	dog := watchdog{
-		notify: notifier{slog.New(slog.NewTextHandler(io.Discard, nil))},
-		alive:  newLiveness(vital{"media", func() { held <- struct{}{}; <-held }}),
+		notify: Notifier{Log: slog.New(slog.NewTextHandler(io.Discard, nil))},
+		alive:  NewLiveness(Part{"media", func() { held <- struct{}{}; <-held }}),
 		period: 300 * time.Millisecond,
 		stuck:  func(err error) { stuck <- err },
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { _ = dog.run(ctx) })
+	running.Go(func() { _ = dog.Run(ctx) })
 	beat := func() {
 		t.Helper()
 		select {

@@ -1,4 +1,4 @@
-package main
+package supervise
 
 import (
 	"context"
@@ -11,29 +11,29 @@ import (
 	"weir/sfu/problem"
 )
 
-// aliveTime is how long the parts of a node may take to answer before it counts
+// CheckTime is how long the parts of a node may take to answer before it counts
 // as stuck. No part waits for anything else while it holds its locks, so only a
 // deadlock or an overloaded machine takes this long.
-const aliveTime = 2 * time.Second
+const CheckTime = 2 * time.Second
 
 // A vital is a part of the node that all work depends on.
-type vital struct {
-	name  string // for messages
-	touch func() // returns once the part's locks could be taken
+type Part struct {
+	Name  string // for messages
+	Touch func() // returns once the part's locks could be taken
 }
 
-// liveness checks that a node still works, not only its listeners. It runs at
+// Liveness checks that a node still works, not only its listeners. It runs at
 // most one goroutine for each part: a stuck part is not checked again until it
 // answers.
-type liveness struct {
-	parts []vital
+type Liveness struct {
+	parts []Part
 
 	mu    sync.Mutex
 	under map[string]chan struct{} // closed when the part has answered
 }
 
-func newLiveness(parts ...vital) *liveness {
-	return &liveness{parts: parts, under: map[string]chan struct{}{}}
+func NewLiveness(parts ...Part) *Liveness {
+	return &Liveness{parts: parts, under: map[string]chan struct{}{}}
 }
 
 // A stuckError names the parts that did not answer.
@@ -48,7 +48,7 @@ func (e *stuckError) Error() string {
 
 // check returns a [*stuckError] if a part has not answered within most, or the
 // context's error if that ends earlier.
-func (l *liveness) check(ctx context.Context, most time.Duration) error {
+func (l *Liveness) check(ctx context.Context, most time.Duration) error {
 	deadline := time.NewTimer(most)
 	defer deadline.Stop()
 	asked := make([]chan struct{}, len(l.parts))
@@ -71,7 +71,7 @@ func (l *liveness) check(ctx context.Context, most time.Duration) error {
 		select {
 		case <-answered:
 		default:
-			stuck.parts = append(stuck.parts, l.parts[i].name)
+			stuck.parts = append(stuck.parts, l.parts[i].Name)
 		}
 	}
 	if len(stuck.parts) > 0 {
@@ -81,31 +81,31 @@ func (l *liveness) check(ctx context.Context, most time.Duration) error {
 }
 
 // ask starts a check of p, unless one is under way.
-func (l *liveness) ask(p vital) chan struct{} {
+func (l *Liveness) ask(p Part) chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if answered, ok := l.under[p.name]; ok {
+	if answered, ok := l.under[p.Name]; ok {
 		return answered
 	}
 	answered := make(chan struct{})
-	l.under[p.name] = answered
+	l.under[p.Name] = answered
 	go func() {
-		p.touch()
+		p.Touch()
 		l.mu.Lock()
-		delete(l.under, p.name)
+		delete(l.under, p.Name)
 		l.mu.Unlock()
 		close(answered)
 	}()
 	return answered
 }
 
-// healthz reports whether the node works at all: a node that does not is to be
+// Healthz reports whether the node works at all: a node that does not is to be
 // restarted. Whether it takes clients is for readyz.
-func (l *liveness) healthz(w http.ResponseWriter, r *http.Request) {
+func (l *Liveness) Healthz(w http.ResponseWriter, r *http.Request) {
 	// Players request it from pages of other origins, isolated ones included.
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
-	if err := l.check(r.Context(), aliveTime); err != nil {
+	if err := l.check(r.Context(), CheckTime); err != nil {
 		problem.New(problem.Stuck, "this node does not work: "+err.Error()).Write(w)
 		return
 	}
