@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,6 +17,8 @@ import (
 )
 
 const (
+	// defaultListenPort is the port of --listen, if it was not set explicitly.
+	defaultListenPort = 4001
 	// portTries is how many ports are tried before any free one is taken. It
 	// applies to addresses that were not set explicitly.
 	portTries = 32
@@ -28,10 +29,6 @@ const (
 	// other nodes remember this node's address.
 	portFile = "port"
 )
-
-// given says which addresses were set explicitly. An address that was not may
-// get another port if its own is taken.
-type given struct{ listen, http, admin, media bool }
 
 // bindFree binds addr. If its port is taken and addr was not set explicitly, it
 // binds the same host with the next free port.
@@ -74,14 +71,14 @@ func listenOn(port int) []multiaddr.Multiaddr {
 	}
 }
 
-// listenFree binds libp2p by bind: to cfg.listen if that was set explicitly;
+// listenFree binds libp2p by bind: to asked if that was set explicitly;
 // otherwise to the port of the last start in this data directory, to the
 // default one, or to the next free one.
-func listenFree[T any](cfg nodeConfig, bind func([]multiaddr.Multiaddr) (T, error)) (T, error) {
-	if cfg.given.listen {
-		return bind(cfg.listen)
+func listenFree[T any](asked []multiaddr.Multiaddr, dataDir string, log *slog.Logger, bind func([]multiaddr.Multiaddr) (T, error)) (T, error) {
+	if asked != nil {
+		return bind(asked)
 	}
-	path := filepath.Join(cfg.dataDir, portFile)
+	path := filepath.Join(dataDir, portFile)
 	ports := nextPorts(defaultListenPort, 1)
 	last := 0
 	if b, err := os.ReadFile(path); err == nil {
@@ -98,111 +95,14 @@ func listenFree[T any](cfg nodeConfig, bind func([]multiaddr.Multiaddr) (T, erro
 			return bound, err
 		}
 		if i > 0 {
-			cfg.log.Info("port taken, another one used", "flag", "--listen", "taken", ports[0], "used", p)
+			log.Info("port taken, another one used", "flag", "--listen", "taken", ports[0], "used", p)
 		}
 		if p != last && p != 0 {
 			if err := durable.Replace(path, fmt.Appendln(nil, p), 0o600); err != nil {
-				cfg.log.Debug("port not remembered", "err", err) // an unwritable directory is reported elsewhere
+				log.Debug("port not remembered", "err", err) // an unwritable directory is reported elsewhere
 			}
 		}
 		return bound, nil
 	}
 	panic("unreachable: port 0 is never taken")
-}
-
-// lockDataDir makes dir and keeps other processes from using it until unlock:
-// two nodes with one identity would replace each other in the network. The
-// kernel unlocks when the process ends. The error wraps errDirInUse if another
-// process has the lock.
-//
-// The lock is on the directory itself, so that a directory that cannot be
-// written to is locked too.
-func lockDataDir(dir string, log *slog.Logger) (unlock func() error, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create data directory: %w", err)
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("open data directory: %w", err)
-	}
-	pidFile := filepath.Join(dir, "pid")
-	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
-	case errors.Is(err, syscall.EWOULDBLOCK):
-		_ = f.Close()
-		holder := "another process"
-		if b, err := os.ReadFile(pidFile); err == nil && len(b) > 0 && len(b) < 20 {
-			holder = "process " + strings.TrimSpace(string(b))
-		}
-		return nil, fmt.Errorf("--data-dir %s %w by %s: a directory is one node's identity; give each node its own", dir, errDirInUse, holder)
-	case err != nil:
-		log.Warn("data directory not locked: start no second node on it", "dir", dir, "err", err) // some network file systems
-	}
-	_ = os.WriteFile(pidFile, fmt.Appendln(nil, os.Getpid()), 0o644) // used only by the message above
-	return f.Close, nil
-}
-
-var errDirInUse = errors.New("is in use")
-
-// lockOwnDir is lockDataDir for weir node --dev without --data-dir: if dir is
-// another node's, it takes the next one that is free, dir-2 and so on.
-func lockOwnDir(dir string, log *slog.Logger) (_ string, unlock func() error, err error) {
-	for i := 1; ; i++ {
-		try := dir
-		if i > 1 {
-			try = fmt.Sprintf("%s-%d", dir, i)
-		}
-		unlock, err = lockDataDir(try, log)
-		if errors.Is(err, errDirInUse) && i < portTries {
-			continue
-		}
-		if err == nil && i > 1 {
-			log.Info("data directory in use, another one used", "taken", dir, "used", try)
-		}
-		return try, unlock, err
-	}
-}
-
-// machineAddrs are the addresses of this machine that others may reach, IPv4
-// before IPv6. Loopback and link-local addresses are left out.
-func machineAddrs() ([]netip.Addr, error) {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	var v4, v6 []netip.Addr
-	for _, a := range all {
-		prefix, ok := a.(*net.IPNet)
-		if !ok {
-			continue
-		}
-		ip, ok := netip.AddrFromSlice(prefix.IP)
-		if ip = ip.Unmap(); !ok || !ip.IsGlobalUnicast() {
-			continue
-		}
-		if ip.Is4() {
-			v4 = append(v4, ip)
-		} else {
-			v6 = append(v6, ip)
-		}
-	}
-	return append(v4, v6...), nil
-}
-
-// onlyAddr returns the address to give to clients when a wildcard binds all of
-// addrs. Several IPv4 addresses are ambiguous: the error names them. IPv6
-// addresses count only if there is no IPv4 one.
-func onlyAddr(addrs []netip.Addr) (netip.Addr, error) {
-	if len(addrs) == 0 {
-		return netip.Addr{}, errors.New("this machine has no address that others can reach")
-	}
-	same := []string{addrs[0].String()}
-	for _, a := range addrs[1:] {
-		if a.Is4() == addrs[0].Is4() {
-			same = append(same, a.String())
-		}
-	}
-	if len(same) > 1 {
-		return netip.Addr{}, fmt.Errorf("this machine has several addresses (%s)", strings.Join(same, ", "))
-	}
-	return addrs[0], nil
 }

@@ -71,7 +71,7 @@ func TestBindFree(t *testing.T) {
 // A node without --listen gets the port of its last start again: other nodes
 // remember its address.
 func TestListenPortIsKept(t *testing.T) {
-	cfg := nodeConfig{dataDir: t.TempDir(), log: slog.New(slog.DiscardHandler)}
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
 	busy := map[string]bool{"4001": true}
 	bind := func(listen []multiaddr.Multiaddr) (string, error) {
 		p, _ := listen[0].ValueForProtocol(multiaddr.P_TCP)
@@ -98,19 +98,18 @@ func TestListenPortIsKept(t *testing.T) {
 		for _, p := range tt.busy {
 			busy[p] = true
 		}
-		if got, err := listenFree(cfg, bind); got != tt.want || err != nil {
+		if got, err := listenFree(nil, dir, log, bind); got != tt.want || err != nil {
 			t.Errorf("%s: port %s, %v; want %s", tt.name, got, err, tt.want)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(cfg.dataDir, portFile), []byte("-3 nonsense"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, portFile), []byte("-3 nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := listenFree(cfg, bind); got != "4001" || err != nil {
+	if got, err := listenFree(nil, dir, log, bind); got != "4001" || err != nil {
 		t.Errorf("with a damaged file: %s, %v", got, err)
 	}
-	cfg.given.listen, cfg.listen = true, listenOn(4001)
 	busy = map[string]bool{"4001": true}
-	if _, err := listenFree(cfg, bind); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := listenFree(listenOn(4001), dir, log, bind); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a port asked for by name: %v", err)
 	}
 }

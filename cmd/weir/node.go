@@ -42,9 +42,8 @@ import (
 
 // The default ports of weir node; see bindFree for the choice if they are taken.
 const (
-	defaultHTTP       = "127.0.0.1:8080"
-	defaultMedia      = "8082"
-	defaultListenPort = 4001
+	defaultHTTP  = "127.0.0.1:8080"
+	defaultMedia = "8082"
 )
 
 func nodeCommand() *cli.Command {
@@ -214,15 +213,15 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 			cfg.network = "dev"
 		}
 	}
-	if cfg.listen = listenOn(defaultListenPort); cfg.given.listen {
-		cfg.listen = nil
-	}
 	for _, s := range c.StringSlice("listen") {
 		a, err := multiaddr.NewMultiaddr(s)
 		if err != nil {
 			return cfg, fmt.Errorf("--listen %s: %w; want for example /ip4/127.0.0.1/udp/4001/quic-v1", s, err)
 		}
 		cfg.listen = append(cfg.listen, a)
+	}
+	if !cfg.given.listen {
+		cfg.listen = listenOn(defaultListenPort)
 	}
 	for _, s := range cfg.bootstrap {
 		if _, err := dht.ParseBootstrap(s); err != nil {

@@ -264,7 +264,11 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Log:         cfg.log,
 		Tracer:      tracer,
 	}
-	n.dht, err = listenFree(cfg, func(listen []multiaddr.Multiaddr) (*dht.Node, error) {
+	var asked []multiaddr.Multiaddr
+	if cfg.given.listen {
+		asked = cfg.listen
+	}
+	n.dht, err = listenFree(asked, cfg.dataDir, cfg.log, func(listen []multiaddr.Multiaddr) (*dht.Node, error) {
 		config.Listen = listen
 		return dht.Listen(config)
 	})
