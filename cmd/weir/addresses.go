@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 
+	"weir/cmd/weir/bind"
 	"weir/cmd/weir/cmdline"
 	"weir/sfu/udp"
 )
@@ -23,11 +24,11 @@ func (c nodeConfig) clientHost(public net.Listener, media *udp.Socket) (netip.Ad
 	if c.publicIP.IsValid() || !anyHTTP && !anyMedia {
 		return c.publicIP, nil
 	}
-	addrs, err := machineAddrs()
+	addrs, err := bind.MachineAddrs()
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("addresses of this machine: %w", err)
 	}
-	host, err := onlyAddr(addrs)
+	host, err := bind.OnlyAddr(addrs)
 	switch {
 	case err == nil:
 		c.log.Info("clients are told the only address of this machine", "address", host)

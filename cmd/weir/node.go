@@ -23,6 +23,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/ask"
+	"weir/cmd/weir/bind"
 	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
@@ -40,7 +41,7 @@ import (
 	"weir/sfu/whip"
 )
 
-// The default ports of weir node; see bindFree for the choice if they are taken.
+// The default ports of weir node; see bind.Free for the choice if they are taken.
 const (
 	defaultHTTP  = "127.0.0.1:8080"
 	defaultMedia = "8082"
@@ -58,7 +59,7 @@ func nodeCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: config.FlagName, Usage: "`FILE` of settings, YAML, whose keys are the names of these flags; environment and flags are stronger; read again at SIGHUP", EnvVars: cmdline.Env("CONFIG")},
 			&cli.BoolFlag{Name: "dev", Usage: "a one-node network on loopback: console on http://" + defaultHTTP, EnvVars: cmdline.Env("DEV")},
-			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", defaultListenPort), EnvVars: cmdline.Env("LISTEN")},
+			&cli.StringSliceFlag{Name: "listen", Usage: "libp2p `MULTIADDR` to listen on, TCP or QUIC; repeatable", DefaultText: fmt.Sprintf("port %d of 127.0.0.1, both", bind.DefaultPort), EnvVars: cmdline.Env("LISTEN")},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`MULTIADDR` of a node of the network, with /p2p/ID; repeatable", EnvVars: cmdline.Env("BOOTSTRAP")},
 			&cli.StringSliceFlag{Name: "seed", Usage: "`HOST:PORT` where nodes of the network listen by TCP, such as a headless service's name, all of whose addresses are tried; its peer IDs are taken on trust; repeatable", EnvVars: cmdline.Env("SEED")},
 			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --discovery", EnvVars: cmdline.Env("JOIN")},
@@ -221,7 +222,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		cfg.listen = append(cfg.listen, a)
 	}
 	if !cfg.given.listen {
-		cfg.listen = listenOn(defaultListenPort)
+		cfg.listen = bind.Loopback(bind.DefaultPort)
 	}
 	for _, s := range cfg.bootstrap {
 		if _, err := dht.ParseBootstrap(s); err != nil {

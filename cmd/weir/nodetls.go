@@ -9,6 +9,7 @@ import (
 
 	manet "github.com/multiformats/go-multiaddr/net"
 
+	"weir/cmd/weir/bind"
 	"weir/cmd/weir/cmdline"
 )
 
@@ -29,7 +30,7 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 	}
 	var plain net.Listener
 	if cfg.redirect != "" {
-		l, err := listenTCP(cfg.log, cfg.redirect, "--http-redirect", true)
+		l, err := bind.TCP(cfg.log, cfg.redirect, "--http-redirect", true)
 		if err != nil {
 			return nil, err
 		}

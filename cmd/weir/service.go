@@ -26,6 +26,7 @@ import (
 	"weir/capacity/policy"
 	"weir/capacity/scope"
 	"weir/cmd/weir/ask"
+	"weir/cmd/weir/bind"
 	"weir/cmd/weir/drain"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/hook"
@@ -147,10 +148,10 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	}()
 
 	if cfg.devDir {
-		cfg.dataDir, n.unlock, err = lockOwnDir(cfg.dataDir, cfg.log)
+		cfg.dataDir, n.unlock, err = bind.OwnDataDir(cfg.dataDir, cfg.log)
 		n.cfg.dataDir = cfg.dataDir
 	} else {
-		n.unlock, err = lockDataDir(cfg.dataDir, cfg.log)
+		n.unlock, err = bind.DataDir(cfg.dataDir, cfg.log)
 	}
 	if err != nil {
 		return nil, err
@@ -164,7 +165,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.public, err = listenTCP(cfg.log, cfg.http, "--http", cfg.given.http); err != nil {
+	if n.public, err = bind.TCP(cfg.log, cfg.http, "--http", cfg.given.http); err != nil {
 		return nil, err
 	}
 	opened = append(opened, n.public.Close)
@@ -174,17 +175,17 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		return nil, err
 	}
 	opened = append(opened, closeTLS)
-	if n.admin, err = listenTCP(cfg.log, cfg.admin, "--admin", cfg.given.admin); err != nil {
+	if n.admin, err = bind.TCP(cfg.log, cfg.admin, "--admin", cfg.given.admin); err != nil {
 		return nil, err
 	}
 	opened = append(opened, n.admin.Close)
 	if cfg.metrics != "" {
-		if n.scrapes, err = listenTCP(cfg.log, cfg.metrics, "--metrics", true); err != nil {
+		if n.scrapes, err = bind.TCP(cfg.log, cfg.metrics, "--metrics", true); err != nil {
 			return nil, err
 		}
 		opened = append(opened, n.scrapes.Close)
 	}
-	socket, err := listenMedia(cfg.log, cfg.media, cfg.given.media)
+	socket, err := bind.Media(cfg.log, cfg.media, cfg.given.media)
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +269,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if cfg.given.listen {
 		asked = cfg.listen
 	}
-	n.dht, err = listenFree(asked, cfg.dataDir, cfg.log, func(listen []multiaddr.Multiaddr) (*dht.Node, error) {
+	n.dht, err = bind.Libp2p(asked, cfg.dataDir, cfg.log, func(listen []multiaddr.Multiaddr) (*dht.Node, error) {
 		config.Listen = listen
 		return dht.Listen(config)
 	})

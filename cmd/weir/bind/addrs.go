@@ -1,4 +1,4 @@
-package main
+package bind
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// machineAddrs are the addresses of this machine that others may reach, IPv4
+// MachineAddrs are the addresses of this machine that others may reach, IPv4
 // before IPv6. Loopback and link-local addresses are left out.
-func machineAddrs() ([]netip.Addr, error) {
+func MachineAddrs() ([]netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil, err
@@ -34,10 +34,10 @@ func machineAddrs() ([]netip.Addr, error) {
 	return append(v4, v6...), nil
 }
 
-// onlyAddr returns the address to give to clients when a wildcard binds all of
+// OnlyAddr returns the address to give to clients when a wildcard binds all of
 // addrs. Several IPv4 addresses are ambiguous: the error names them. IPv6
 // addresses count only if there is no IPv4 one.
-func onlyAddr(addrs []netip.Addr) (netip.Addr, error) {
+func OnlyAddr(addrs []netip.Addr) (netip.Addr, error) {
 	if len(addrs) == 0 {
 		return netip.Addr{}, errors.New("this machine has no address that others can reach")
 	}

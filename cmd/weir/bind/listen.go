@@ -1,4 +1,4 @@
-package main
+package bind
 
 import (
 	"errors"
@@ -10,16 +10,19 @@ import (
 	"weir/sfu/udp"
 )
 
-func listenMedia(log *slog.Logger, addr string, asked bool) (*udp.Socket, error) {
-	socket, err := bindFree(log, "--media-port", addr, asked, udp.Listen)
+// Media binds the UDP socket of all media to addr, see [Free].
+func Media(log *slog.Logger, addr string, asked bool) (*udp.Socket, error) {
+	socket, err := Free(log, "--media-port", addr, asked, udp.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("--media-port: %w", err)
 	}
 	return socket, nil
 }
 
-func listenTCP(log *slog.Logger, addr, flag string, asked bool) (net.Listener, error) {
-	return bindFree(log, flag, addr, asked, func(addr string) (net.Listener, error) {
+// TCP binds addr, the value of flag, see [Free]. Its error says what to do if the
+// port is in use or needs a privilege.
+func TCP(log *slog.Logger, addr, flag string, asked bool) (net.Listener, error) {
+	return Free(log, flag, addr, asked, func(addr string) (net.Listener, error) {
 		l, err := net.Listen("tcp", addr)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("%s %s is in use by another process (%w): choose another, or port 0 for any free one", flag, addr, syscall.EADDRINUSE)

@@ -1,4 +1,4 @@
-package main
+package bind
 
 import (
 	"errors"
@@ -10,14 +10,14 @@ import (
 	"syscall"
 )
 
-// lockDataDir makes dir and keeps other processes from using it until unlock:
+// DataDir makes dir and keeps other processes from using it until unlock:
 // two nodes with one identity would replace each other in the network. The
-// kernel unlocks when the process ends. The error wraps errDirInUse if another
+// kernel unlocks when the process ends. The error wraps ErrInUse if another
 // process has the lock.
 //
 // The lock is on the directory itself, so that a directory that cannot be
 // written to is locked too.
-func lockDataDir(dir string, log *slog.Logger) (unlock func() error, err error) {
+func DataDir(dir string, log *slog.Logger) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
@@ -33,7 +33,7 @@ func lockDataDir(dir string, log *slog.Logger) (unlock func() error, err error) 
 		if b, err := os.ReadFile(pidFile); err == nil && len(b) > 0 && len(b) < 20 {
 			holder = "process " + strings.TrimSpace(string(b))
 		}
-		return nil, fmt.Errorf("--data-dir %s %w by %s: a directory is one node's identity; give each node its own", dir, errDirInUse, holder)
+		return nil, fmt.Errorf("--data-dir %s %w by %s: a directory is one node's identity; give each node its own", dir, ErrInUse, holder)
 	case err != nil:
 		log.Warn("data directory not locked: start no second node on it", "dir", dir, "err", err) // some network file systems
 	}
@@ -41,18 +41,18 @@ func lockDataDir(dir string, log *slog.Logger) (unlock func() error, err error) 
 	return f.Close, nil
 }
 
-var errDirInUse = errors.New("is in use")
+var ErrInUse = errors.New("is in use")
 
-// lockOwnDir is lockDataDir for weir node --dev without --data-dir: if dir is
+// OwnDataDir is DataDir for weir node --dev without --data-dir: if dir is
 // another node's, it takes the next one that is free, dir-2 and so on.
-func lockOwnDir(dir string, log *slog.Logger) (_ string, unlock func() error, err error) {
+func OwnDataDir(dir string, log *slog.Logger) (_ string, unlock func() error, err error) {
 	for i := 1; ; i++ {
 		try := dir
 		if i > 1 {
 			try = fmt.Sprintf("%s-%d", dir, i)
 		}
-		unlock, err = lockDataDir(try, log)
-		if errors.Is(err, errDirInUse) && i < portTries {
+		unlock, err = DataDir(try, log)
+		if errors.Is(err, ErrInUse) && i < portTries {
 			continue
 		}
 		if err == nil && i > 1 {

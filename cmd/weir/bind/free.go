@@ -1,4 +1,4 @@
-package main
+package bind
 
 import (
 	"errors"
@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// defaultListenPort is the port of --listen, if it was not set explicitly.
-	defaultListenPort = 4001
+	// DefaultPort is the port of --listen, if it was not set explicitly.
+	DefaultPort = 4001
 	// portTries is how many ports are tried before any free one is taken. It
 	// applies to addresses that were not set explicitly.
 	portTries = 32
@@ -30,9 +30,9 @@ const (
 	portFile = "port"
 )
 
-// bindFree binds addr. If its port is taken and addr was not set explicitly, it
+// Free binds addr. If its port is taken and addr was not set explicitly, it
 // binds the same host with the next free port.
-func bindFree[T any](log *slog.Logger, flag, addr string, asked bool, bind func(addr string) (T, error)) (T, error) {
+func Free[T any](log *slog.Logger, flag, addr string, asked bool, bind func(addr string) (T, error)) (T, error) {
 	bound, err := bind(addr)
 	if asked || !errors.Is(err, syscall.EADDRINUSE) {
 		return bound, err
@@ -63,23 +63,23 @@ func nextPorts(first, step int) []int {
 	return append(all, 0)
 }
 
-// listenOn returns the default of --listen with another port.
-func listenOn(port int) []multiaddr.Multiaddr {
+// Loopback returns the default of --listen with another port.
+func Loopback(port int) []multiaddr.Multiaddr {
 	return []multiaddr.Multiaddr{
 		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)),
 		multiaddr.StringCast(fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", port)),
 	}
 }
 
-// listenFree binds libp2p by bind: to asked if that was set explicitly;
+// Libp2p binds libp2p by bind: to asked if that was set explicitly;
 // otherwise to the port of the last start in this data directory, to the
 // default one, or to the next free one.
-func listenFree[T any](asked []multiaddr.Multiaddr, dataDir string, log *slog.Logger, bind func([]multiaddr.Multiaddr) (T, error)) (T, error) {
+func Libp2p[T any](asked []multiaddr.Multiaddr, dataDir string, log *slog.Logger, bind func([]multiaddr.Multiaddr) (T, error)) (T, error) {
 	if asked != nil {
 		return bind(asked)
 	}
 	path := filepath.Join(dataDir, portFile)
-	ports := nextPorts(defaultListenPort, 1)
+	ports := nextPorts(DefaultPort, 1)
 	last := 0
 	if b, err := os.ReadFile(path); err == nil {
 		if last, err = strconv.Atoi(strings.TrimSpace(string(b))); err == nil && last > 0 && last < 1<<16 {
@@ -87,7 +87,7 @@ func listenFree[T any](asked []multiaddr.Multiaddr, dataDir string, log *slog.Lo
 		}
 	}
 	for i, p := range ports {
-		bound, err := bind(listenOn(p))
+		bound, err := bind(Loopback(p))
 		if errors.Is(err, syscall.EADDRINUSE) && p != 0 {
 			continue
 		}

@@ -1,4 +1,4 @@
-package main
+package bind
 
 import (
 	"bytes"
@@ -53,7 +53,7 @@ func TestBindFree(t *testing.T) {
 	} {
 		var tried []int
 		var log bytes.Buffer
-		got, err := bindFree(slog.New(slog.NewTextHandler(&log, nil)), "--http", "127.0.0.1:8080", tt.asked, busyBelow(tt.free, &tried))
+		got, err := Free(slog.New(slog.NewTextHandler(&log, nil)), "--http", "127.0.0.1:8080", tt.asked, busyBelow(tt.free, &tried))
 		if got != tt.want || (err == nil) != (tt.want != "") || tt.tried != nil && !slices.Equal(tried, tt.tried) {
 			t.Errorf("%s: %q, %v, tried %v", tt.name, got, err, tried)
 		}
@@ -63,7 +63,7 @@ func TestBindFree(t *testing.T) {
 	}
 	var tried []int
 	broken := errors.New("permission denied")
-	if _, err := bindFree(slog.New(slog.DiscardHandler), "--http", "127.0.0.1:80", false, func(string) (string, error) { tried = append(tried, 80); return "", broken }); err != broken || len(tried) != 1 {
+	if _, err := Free(slog.New(slog.DiscardHandler), "--http", "127.0.0.1:80", false, func(string) (string, error) { tried = append(tried, 80); return "", broken }); err != broken || len(tried) != 1 {
 		t.Errorf("another failure than a port that is taken: %v, tried %d times", err, len(tried))
 	}
 }
@@ -98,18 +98,18 @@ func TestListenPortIsKept(t *testing.T) {
 		for _, p := range tt.busy {
 			busy[p] = true
 		}
-		if got, err := listenFree(nil, dir, log, bind); got != tt.want || err != nil {
+		if got, err := Libp2p(nil, dir, log, bind); got != tt.want || err != nil {
 			t.Errorf("%s: port %s, %v; want %s", tt.name, got, err, tt.want)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, portFile), []byte("-3 nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := listenFree(nil, dir, log, bind); got != "4001" || err != nil {
+	if got, err := Libp2p(nil, dir, log, bind); got != "4001" || err != nil {
 		t.Errorf("with a damaged file: %s, %v", got, err)
 	}
 	busy = map[string]bool{"4001": true}
-	if _, err := listenFree(listenOn(4001), dir, log, bind); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := Libp2p(Loopback(4001), dir, log, bind); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a port asked for by name: %v", err)
 	}
 }
@@ -117,15 +117,15 @@ func TestListenPortIsKept(t *testing.T) {
 func TestDataDirIsLocked(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	dir := filepath.Join(t.TempDir(), "weir")
-	unlock, err := lockDataDir(dir, log)
+	unlock, err := DataDir(dir, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = lockDataDir(dir, log)
-	if !errors.Is(err, errDirInUse) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+	_, err = DataDir(dir, log)
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Errorf("a second lock: %v; want the directory and the process", err)
 	}
-	other, unlockOther, err := lockOwnDir(dir, log)
+	other, unlockOther, err := OwnDataDir(dir, log)
 	if err != nil || other != dir+"-2" {
 		t.Errorf("a directory of --dev's own: %s, %v", other, err)
 	}
@@ -137,7 +137,7 @@ func TestDataDirIsLocked(t *testing.T) {
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	if unlock, err = lockDataDir(dir, log); err != nil {
+	if unlock, err = DataDir(dir, log); err != nil {
 		t.Fatalf("after it was unlocked, and read-only: %v", err)
 	}
 	_ = unlock()
@@ -164,7 +164,7 @@ func TestOnlyAddr(t *testing.T) {
 		{"two", addrs("192.0.2.7", "198.51.100.1"), "several addresses (192.0.2.7, 198.51.100.1)"},
 		{"none", nil, "no address"},
 	} {
-		got, err := onlyAddr(tt.addrs)
+		got, err := OnlyAddr(tt.addrs)
 		if err == nil && got.String() != tt.want || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, %v; want %s", tt.name, got, err, tt.want)
 		}
@@ -178,7 +178,7 @@ func TestMediaPortIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if _, err := listenMedia(slog.New(slog.DiscardHandler), taken.LocalAddr().String(), true); err == nil ||
+	if _, err := Media(slog.New(slog.DiscardHandler), taken.LocalAddr().String(), true); err == nil ||
 		!strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "--media-port") {
 		t.Errorf("%v", err)
 	}
