@@ -16,7 +16,7 @@ import (
 // deadlock or an overloaded machine takes this long.
 const CheckTime = 2 * time.Second
 
-// A vital is a part of the node that all work depends on.
+// A Part is a part of the node that all work depends on.
 type Part struct {
 	Name  string // for messages
 	Touch func() // returns once the part's locks could be taken

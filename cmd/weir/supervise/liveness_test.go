@@ -81,7 +81,7 @@ func TestWatchdogFallsSilent(t *testing.T) {
 	})
 	stuck := make(chan error)
 	held := make(chan struct{}, 1) // a lock
-	dog := watchdog{
+	dog := Watchdog{
 		notify: Notifier{Log: slog.New(slog.NewTextHandler(io.Discard, nil))},
 		alive:  NewLiveness(Part{"media", func() { held <- struct{}{}; <-held }}),
 		period: 300 * time.Millisecond,

@@ -14,7 +14,7 @@ import (
 // statusEvery is the interval of status texts for the service manager.
 const statusEvery = 5 * time.Second
 
-// A notifier reports the state of the node to the service manager that started
+// A Notifier reports the state of the node to the service manager that started
 // this process, as in sd_notify(3). Without a service manager it does nothing.
 type Notifier struct{ Log *slog.Logger }
 
@@ -76,10 +76,10 @@ func (n Notifier) Run(ctx context.Context, status func() string) error {
 	}
 }
 
-// A watchdog reports to the service manager that the node is alive, each time
+// A Watchdog reports to the service manager that the node is alive, each time
 // that all its parts have answered. If one is stuck, no report is sent, and the
 // service manager restarts the node (WatchdogSec= of systemd.service(5)).
-type watchdog struct {
+type Watchdog struct {
 	notify Notifier
 	alive  *Liveness
 	period time.Duration // the longest time between reports
@@ -87,8 +87,8 @@ type watchdog struct {
 }
 
 // NewWatchdog has a period of 0 if the service manager has no watchdog.
-func NewWatchdog(notify Notifier, alive *Liveness) watchdog {
-	d := watchdog{notify: notify, alive: alive, stuck: func(err error) {
+func NewWatchdog(notify Notifier, alive *Liveness) Watchdog {
+	d := Watchdog{notify: notify, alive: alive, stuck: func(err error) {
 		notify.Log.Error("this node is stuck: the service manager is left to start it anew", "err", err)
 	}}
 	if !notify.heard() {
@@ -104,7 +104,7 @@ func NewWatchdog(notify Notifier, alive *Liveness) watchdog {
 
 // Run reports until ctx is done. Three checks fit into a period, so that one
 // late check does no harm.
-func (d watchdog) Run(ctx context.Context) error {
+func (d Watchdog) Run(ctx context.Context) error {
 	if d.period <= 0 {
 		return nil
 	}
