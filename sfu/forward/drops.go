@@ -19,12 +19,16 @@ const (
 	Replaced                   // of an UpTrack that another has replaced
 	Duplicate                  // a retransmission of a packet received before
 	Unassigned                 // on a cascade link, of a track that is not pulled
+	Forged                     // SRTP does not authenticate it
+	Replayed                   // SRTP has seen it before, or it is too old to tell
+	Early                      // one too many before the handshake was over
 	reasons
 )
 
 var reasonNames = [reasons]string{
 	"", "malformed", "no_section", "payload_type", "unknown_ssrc", "second_stream", "layer_not_forwarded",
 	"rtx_unpaired", "source_replaced", "duplicate", "not_pulled",
+	"forged", "replayed", "early",
 }
 
 // String returns the reason in snake_case, as in metrics.

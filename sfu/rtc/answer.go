@@ -71,7 +71,7 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 		}
 		tell(e)
 	})
-	if t.Transport, err = e.publisher(media, t.in); err != nil {
+	if t.Transport, err = e.publisher(media, o.Passive(), t.in); err != nil {
 		return nil, nil, "", err
 	}
 	t.watch()

@@ -147,8 +147,9 @@ func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
 }
 
 // publisher makes a transport for a client that publishes. All its packets go
-// to in, instead of pion's own tracks.
-func (e *Engine) publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, error) {
+// to in, instead of pion's own tracks. It is the client of the DTLS handshake if
+// passive says that the publisher is not.
+func (e *Engine) publisher(media *webrtc.MediaEngine, passive bool, in *Ingress) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
 	for _, f := range []struct {
@@ -176,7 +177,7 @@ func (e *Engine) publisher(media *webrtc.MediaEngine, in *Ingress) (*Transport, 
 			return nil, err
 		}
 	}
-	return e.transport(rolePublisher, false, media, registry, in)
+	return e.transport(rolePublisher, !passive, media, registry, in)
 }
 
 // viewer makes a transport for a client that views. It is the client of the DTLS
@@ -253,7 +254,9 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	s.SetReceiveMTU(receiveMTU)
 	s.SetFireOnTrackBeforeFirstRTP(true)
 	s.SetDTLSRetransmissionInterval(200 * time.Millisecond)
-	out := &outbound{engine: e, media: role != rolePublisher}
+	s.SetSRTPReplayProtectionWindow(replayWindow)
+	keys, out := &keyWatch{}, &outbound{engine: e, media: role != rolePublisher}
+	var around *inbound
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	if serve {
 		// The server of the handshake chooses the profile, and learns the keys.
@@ -264,7 +267,10 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 			return nil, err
 		}
 		s.SetDTLSInsecureSkipHelloVerify(true)
-		out.keys.watch(&s)
+		keys.watch(&s)
+		if in != nil {
+			around = &inbound{accept: in.accept, refuse: in.unopened}
+		}
 	}
 
 	api := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(registry), webrtc.WithSettingEngine(s))
@@ -275,7 +281,7 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	if err != nil {
 		return nil, err
 	}
-	return newTransport(e, pc, peer, out), nil
+	return newTransport(e, pc, peer, keys, out, around), nil
 }
 
 // nominates reports whether a check is a nomination, which selects its pair at

@@ -33,12 +33,12 @@ const (
 )
 
 // An Ingress receives all RTP and RTCP of one publisher, and forwards of each
-// media section the source that a [demux.Demux] selects. pion sets up the
-// connection, decrypts, and passes each packet to a [tap]; it is given no
-// SSRCs, so that declared and undeclared streams take the same path.
+// media section the source that a [demux.Demux] selects. RTP is decrypted by an
+// [inbound]; where that does not know the keys pion decrypts it, as it does RTCP,
+// and passes each packet to a [tap]. pion is given no SSRCs, so that declared and
+// undeclared streams take the same path.
 //
-// One goroutine of pion passes RTP in and one RTCP; any goroutine may call the
-// other methods.
+// Any goroutine may call the methods.
 type Ingress struct {
 	total *forward.Drops
 	// ended is called if the publisher did something for which its session must
@@ -59,8 +59,9 @@ type Ingress struct {
 	mid      uint8 // negotiated IDs of header extensions; 0: none
 	rid      uint8
 	rrid     uint8
-	seen     int       // SSRCs seen, of RTP and RTCP
-	heard    time.Time // when any packet came last
+	taps     map[uint32]*tap // of RTP, by SSRC
+	seen     int             // SSRCs seen, of RTP and RTCP
+	heard    time.Time       // when any packet came last
 	packet   rtp.Packet
 	report   interceptor.RTCPReader
 	cc       []interceptor.RTPHeaderExtension // the extension of congestion control, if negotiated
@@ -100,11 +101,12 @@ func inPlace(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, e
 // total. ended is called with the reason if the publisher's session must end,
 // and event receives the events of its media; neither may block.
 func NewIngress(total *forward.Drops, ended func(why string), event func(event.Event)) *Ingress {
-	return &Ingress{total: total, ended: ended, event: event, told: map[forward.Reason]bool{}}
+	return &Ingress{total: total, ended: ended, event: event, taps: map[uint32]*tap{}, told: map[forward.Reason]bool{}}
 }
 
-// A tap is the buffer into which pion writes the decrypted packets of one SSRC.
-// Reads return nothing: pion must not look for the section itself.
+// A tap has the state of one SSRC. It is the buffer into which pion writes the
+// packets that it has decrypted. Reads return nothing: pion must not look for the
+// section itself.
 type tap struct {
 	in     *Ingress
 	source *demux.Source // source of RTP; nil: a tap of RTCP
@@ -114,7 +116,7 @@ type tap struct {
 
 func (t *tap) Write(b []byte) (int, error) {
 	if t.source != nil {
-		t.in.receive(t, b)
+		t.in.accept(b, time.Now())
 	} else {
 		t.in.receiveReport(t.ssrc, b)
 	}
@@ -128,14 +130,37 @@ func (*tap) Close() error             { return nil }
 func (in *Ingress) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.seen++; in.seen > 2*maxStreams {
-		in.ended(fmt.Sprintf("the publisher has sent under more than %d SSRCs", maxStreams))
-		return &tap{in: in}
-	}
 	if kind == packetio.RTCPBufferPacket {
+		in.meet()
 		return &tap{in: in, ssrc: ssrc}
 	}
-	return &tap{in: in, ssrc: ssrc, source: in.routes.Source(ssrc)}
+	if t := in.tapOf(ssrc); t != nil {
+		return t
+	}
+	return &tap{in: in}
+}
+
+// tapOf returns the tap of RTP of ssrc; nil: of too many. Called with mu held.
+func (in *Ingress) tapOf(ssrc uint32) *tap {
+	t := in.taps[ssrc]
+	if t == nil && in.meet() {
+		t = &tap{in: in, ssrc: ssrc, source: in.routes.Source(ssrc)}
+		in.taps[ssrc] = t
+	}
+	return t
+}
+
+// meet counts a new SSRC, and reports false if it is of too many, for which the
+// session ends. Called with mu held.
+func (in *Ingress) meet() bool {
+	if in.seen > 2*maxStreams {
+		return false
+	}
+	if in.seen++; in.seen > 2*maxStreams {
+		in.ended(fmt.Sprintf("the publisher has sent under more than %d SSRCs", maxStreams))
+		return false
+	}
+	return true
 }
 
 // Take adds an accepted section, before the answer is sent. The section is the
@@ -191,12 +216,40 @@ func (in *Ingress) Negotiated(pc *webrtc.PeerConnection) {
 	}
 }
 
-// receive processes one RTP packet. b is pion's and is valid until it returns.
-func (in *Ingress) receive(t *tap, b []byte) {
+// accept processes one decrypted RTP packet, which was read at at and is valid
+// until accept returns.
+func (in *Ingress) accept(b []byte, at time.Time) {
 	in.mu.Lock()
 	if !in.closed {
-		in.handle(t, b, time.Now())
+		if len(b) < 12 {
+			in.heard = at
+			in.drop(forward.Malformed, "a packet is not RTP")
+		} else if t := in.tapOf(ssrcOf(b)); t != nil {
+			in.handle(t, b, at)
+		}
 	}
+	in.unlock()
+}
+
+// unopened counts a packet that is not decrypted.
+func (in *Ingress) unopened(why forward.Reason) {
+	in.mu.Lock()
+	switch why {
+	case forward.Replayed: // no event: a network may deliver a packet twice
+		in.drops.Add(why)
+		in.total.Add(why)
+	case forward.Malformed:
+		in.drop(why, "a packet is not RTP")
+	case forward.Early:
+		in.drop(why, "more than %d packets came before the handshake was over", earlyPackets)
+	default:
+		in.drop(why, "a packet came from the publisher's address that is not authentic: not from the publisher, or damaged")
+	}
+	in.unlock()
+}
+
+// unlock frees mu and sends the events.
+func (in *Ingress) unlock() {
 	events := in.events
 	in.events = nil
 	in.mu.Unlock()

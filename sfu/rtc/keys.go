@@ -42,10 +42,7 @@ func (k *keyWatch) serverHello(m handshake.MessageServerHello) handshake.Message
 	random := m.Random.MarshalFixed()
 	k.random, k.hash, k.profile = random[:], sha256.New, 0
 	if m.CipherSuiteID != nil {
-		switch dtls.CipherSuiteID(*m.CipherSuiteID) {
-		case dtls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, dtls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:
-			k.hash = sha512.New384
-		}
+		k.hash = hashOf(dtls.CipherSuiteID(*m.CipherSuiteID))
 	}
 	for _, e := range m.Extensions {
 		if srtp, ok := e.(*extension.UseSRTP); ok && len(srtp.ProtectionProfiles) == 1 {
@@ -53,6 +50,15 @@ func (k *keyWatch) serverHello(m handshake.MessageServerHello) handshake.Message
 		}
 	}
 	return &m
+}
+
+// hashOf returns the hash of a cipher suite's key derivation.
+func hashOf(suite dtls.CipherSuiteID) func() hash.Hash {
+	switch suite {
+	case dtls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, dtls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:
+		return sha512.New384
+	}
+	return sha256.New
 }
 
 // Write implements io.Writer for the key log, which has one line for a
@@ -77,29 +83,48 @@ func (k *keyWatch) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// take returns the sealer for packets of the server, after the handshake, and
-// forgets the secret. It is nil if the profile is not AES-GCM, and for the
-// client of a handshake.
-func (k *keyWatch) take() *sealer {
+// srtpKeys are the master keys and salts of a DTLS connection for SRTP.
+type srtpKeys struct {
+	profile        dtls.SRTPProtectionProfile
+	client, server srtpKey // of what each of both ends sends
+}
+
+type srtpKey struct{ key, salt []byte }
+
+// take returns the keys, after the handshake, and forgets the secret. They are
+// nil for the client of a handshake.
+func (k *keyWatch) take() *srtpKeys {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	master := k.master
 	k.master = nil
-	var size int
+	var size, salt int
 	switch k.profile {
+	case dtls.SRTP_AES128_CM_HMAC_SHA1_80:
+		size, salt = 16, 14
 	case dtls.SRTP_AEAD_AES_128_GCM:
-		size = 16
+		size, salt = 16, saltSize
 	case dtls.SRTP_AEAD_AES_256_GCM:
-		size = 32
+		size, salt = 32, saltSize
 	}
 	if size == 0 || master == nil || k.random == nil {
 		return nil
 	}
 	// RFC 5764, section 4.2: the client's key, the server's, and their salts.
 	seed := slices.Concat([]byte("EXTRACTOR-dtls_srtp"), k.client, k.random)
-	material, err := prf.PHash(master, seed, 2*size+2*saltSize, k.hash)
+	material, err := prf.PHash(master, seed, 2*size+2*salt, k.hash)
 	if err != nil {
 		return nil // never: a hash takes any seed
 	}
-	return newSealer(material[size:2*size], material[2*size+saltSize:])
+	keys, salts := material[:2*size], material[2*size:]
+	return &srtpKeys{k.profile, srtpKey{keys[:size], salts[:salt]}, srtpKey{keys[size:], salts[salt:]}}
+}
+
+// sealer returns the sealer of what the server sends; nil: the profile is not
+// AES-GCM.
+func (k *srtpKeys) sealer() *sealer {
+	if k == nil || k.profile == dtls.SRTP_AES128_CM_HMAC_SHA1_80 {
+		return nil
+	}
+	return newSealer(k.server.key, k.server.salt)
 }

@@ -25,8 +25,7 @@ import (
 // yielded then holds for good.
 type outbound struct {
 	engine *Engine
-	media  bool // RTP is sent: to a viewer or over a link
-	keys   keyWatch
+	media  bool                   // RTP is sent: to a viewer or over a link
 	sealer atomic.Pointer[sealer] // nil: by pion
 	route  atomic.Pointer[route]
 
@@ -43,9 +42,9 @@ type route struct {
 	tcp net.PacketConn // of far
 }
 
-// secured takes over the RTP, if the handshake has yielded keys that allow it.
-func (o *outbound) secured() {
-	switch s := o.keys.take(); {
+// secured takes over the RTP if keys, what the handshake has yielded, allow it.
+func (o *outbound) secured(keys *srtpKeys) {
+	switch s := keys.sealer(); {
 	case !o.media:
 	case s == nil:
 		o.engine.byPion.Add(1)

@@ -103,16 +103,21 @@ func (e *Engine) view(t *testing.T, change func(*webrtc.SettingEngine), edit fun
 // offer makes and sets an offer with all candidates.
 func (v *pionViewer) offer(options *webrtc.OfferOptions) string {
 	v.t.Helper()
-	offer, err := v.CreateOffer(options)
+	return offerOf(v.t, v.PeerConnection, options)
+}
+
+func offerOf(t *testing.T, pc *webrtc.PeerConnection, options *webrtc.OfferOptions) string {
+	t.Helper()
+	offer, err := pc.CreateOffer(options)
 	if err != nil {
-		v.t.Fatal(err)
+		t.Fatal(err)
 	}
-	gathered := webrtc.GatheringCompletePromise(v.PeerConnection)
-	if err := v.SetLocalDescription(offer); err != nil {
-		v.t.Fatal(err)
+	gathered := webrtc.GatheringCompletePromise(pc)
+	if err := pc.SetLocalDescription(offer); err != nil {
+		t.Fatal(err)
 	}
 	<-gathered
-	return v.LocalDescription().SDP
+	return pc.LocalDescription().SDP
 }
 
 func (v *pionViewer) accept(answer string) {

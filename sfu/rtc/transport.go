@@ -18,23 +18,31 @@ type Transport struct {
 	*webrtc.PeerConnection
 	engine  *Engine
 	peer    *udp.Peer
+	keys    *keyWatch
 	out     *outbound
+	in      *inbound      // nil: pion decrypts all
 	started chan struct{} // closed once the ICE agent accepts checks
 }
 
-func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, out *outbound) *Transport {
-	t := &Transport{PeerConnection: pc, engine: e, peer: peer, out: out, started: make(chan struct{})}
+func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, keys *keyWatch, out *outbound, in *inbound) *Transport {
+	t := &Transport{PeerConnection: pc, engine: e, peer: peer, keys: keys, out: out, in: in, started: make(chan struct{})}
+	if in != nil {
+		peer.Take(in.take)
+	}
 	ice := pc.SCTP().Transport().ICETransport()
 	ice.OnSelectedCandidatePairChange(out.follow)
 	pc.SCTP().Transport().OnStateChange(func(state webrtc.DTLSTransportState) {
 		switch state {
 		case webrtc.DTLSTransportStateConnected:
-			out.secured()
+			t.secured()
 			out.begin(ice)
 			peer.Secured()
 		case webrtc.DTLSTransportStateClosed:
 			out.close()
 			peer.Close()
+			if in != nil {
+				in.close()
+			}
 		}
 	})
 	var once sync.Once
@@ -44,6 +52,19 @@ func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, out *out
 		}
 	})
 	return t
+}
+
+// secured takes over the RTP both ways, if the handshake has yielded the keys.
+func (t *Transport) secured() {
+	keys := t.keys.take()
+	t.out.secured(keys)
+	switch {
+	case t.in == nil:
+	case keys == nil:
+		t.peer.Take(nil)
+	default:
+		t.in.secured(keys)
+	}
 }
 
 // SetLocal sets the local description, waits for our candidates until ctx is
