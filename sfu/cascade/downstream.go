@@ -125,7 +125,7 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 	b.release = release
 	for _, t := range st.Tracks {
 		o := l.pc.NewTrack(t, st.Name)
-		o.Relay = true
+		o.Relay, o.Mixed = true, true
 		b.outs = append(b.outs, o)
 		b.slots = append(b.slots, l.sections.take(b.pull, o, now))
 	}

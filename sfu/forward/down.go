@@ -30,12 +30,15 @@ type Sender interface {
 
 // A Binding is the negotiated parameters of a DownTrack.
 type Binding struct {
-	Sender      Sender
-	SSRC        uint32
-	PayloadType uint8
-	Extensions  map[string]uint8 // IDs of the forwarded header extensions, by URI
-	Repair      bool             // the far end sends NACKs (RFC 4585, section 6.2.1)
-	RTX         RTX              // how packets are sent again; zero: under their own SSRC
+	Sender       Sender
+	SSRC         uint32
+	PayloadType  uint8
+	Extensions   map[string]uint8 // IDs of the forwarded header extensions, by URI
+	Form         Form             // of header extensions
+	MID          []byte           // of the section, for the first packets
+	MIDExtension uint8            // its ID; 0: none
+	Repair       bool             // the far end sends NACKs (RFC 4585, section 6.2.1)
+	RTX          RTX              // how packets are sent again; zero: under their own SSRC
 }
 
 // RTX is the stream of retransmissions (RFC 4588) beside a media stream.
@@ -313,7 +316,10 @@ func (d *DownTrack) headerOf(b *Binding, s *span, k *kept) *rtp.Header {
 		SSRC:           b.SSRC,
 		Extensions:     h.Extensions[:0],
 	}
-	k.addExtensions(h, s.ids)
+	if b.MIDExtension != 0 && d.packets.Load() < maxMIDs {
+		b.Form.extend(h, b.MIDExtension, b.MID)
+	}
+	k.addExtensions(h, s.ids, b.Form)
 	return h
 }
 

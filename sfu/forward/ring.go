@@ -216,19 +216,6 @@ func (r *ring) store(s *source, p *rtp.Packet) (data []byte, extended uint16) {
 	return append(data, p.Payload...), extended
 }
 
-// addExtensions adds the extensions of k to h, with the IDs that ids has for
-// those of the source.
-func (k *kept) addExtensions(h *rtp.Header, ids map[uint8]uint8) {
-	for rest := k.data[:k.extended]; len(rest) > 0; {
-		id, end := rest[0], 2+int(rest[1])
-		if to := ids[id]; to != 0 {
-			// An extension that does not fit harms only the publisher.
-			_ = h.SetExtension(to, rest[2:end])
-		}
-		rest = rest[end:]
-	}
-}
-
 // A span is a part of a DownTrack's numbering with constant offsets to a ring.
 type span struct {
 	ring    *ring

@@ -124,7 +124,7 @@ func TestKeptPacketsDoNotChange(t *testing.T) {
 		b.add(uint16(2+i), 1000)
 	}
 	var h rtp.Header
-	k.addExtensions(&h, map[uint8]uint8{3: 9})
+	k.addExtensions(&h, map[uint8]uint8{3: 9}, OneByte)
 	if string(k.payload()) != "payload" || string(h.GetExtension(9)) != "captured" {
 		t.Errorf("got %q with %q", k.payload(), h.GetExtension(9))
 	}

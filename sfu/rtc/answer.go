@@ -156,7 +156,7 @@ func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, beg
 	for _, section := range o.Taken { // in order, so that pion matches each with its section
 		track := carries[section]
 		out := t.NewTrack(track, "weir")
-		out.PayloadType = section.Codec.PT
+		out.PayloadType, out.MID, out.Mixed = section.Codec.PT, section.MID, section.Mixed
 		out.Begun = func(at time.Time) { begun(track.Codec.Kind(), at) }
 		t.outs = append(t.outs, out)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
+	psdp "github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
 	"weir/sfu/forward"
@@ -21,6 +22,10 @@ type LocalTrack struct {
 	// PayloadType is the payload type that it is sent with; 0: any of the
 	// track's codec. Set before it is added.
 	PayloadType webrtc.PayloadType
+	// MID is that of its section, for its first packets; "": they do not say it.
+	MID string
+	// Mixed says that header extensions of one and two bytes may be mixed.
+	Mixed bool
 
 	stream    string // msid
 	writeRTCP func([]rtcp.Packet) error
@@ -45,12 +50,7 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 				b.RTX = forward.RTX{SSRC: uint32(ctx.SSRCRetransmission()), PayloadType: uint8(rtx.PayloadType)}
 			}
 		}
-		carried := sdp.ForwardedExtensions[l.Kind()]
-		for _, ext := range ctx.HeaderExtensions() {
-			if slices.Contains(carried, ext.URI) {
-				b.Extensions[ext.URI] = uint8(ext.ID)
-			}
-		}
+		l.extensions(&b, ctx.HeaderExtensions())
 		b.Sender = &trackSender{
 			out: l.out, pion: ctx.WriteStream(), writeRTCP: l.writeRTCP,
 			ssrc: b.SSRC, index: l.out.index(b.SSRC), rtx: l.out.index(b.RTX.SSRC),
@@ -59,6 +59,25 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 		return codec, nil
 	}
 	return webrtc.RTPCodecParameters{}, webrtc.ErrUnsupportedCodec
+}
+
+// extensions sets how b sends header extensions, of which these are negotiated.
+func (l *LocalTrack) extensions(b *forward.Binding, negotiated []webrtc.RTPHeaderExtensionParameter) {
+	if l.Mixed {
+		b.Form = forward.Mixed
+	}
+	carried := sdp.ForwardedExtensions[l.Kind()]
+	for _, ext := range negotiated {
+		switch {
+		case slices.Contains(carried, ext.URI):
+			b.Extensions[ext.URI] = uint8(ext.ID)
+		case ext.URI == psdp.SDESMidURI && l.MID != "":
+			b.MID, b.MIDExtension = []byte(l.MID), uint8(ext.ID)
+		}
+		if ext.ID > 14 && !l.Mixed {
+			b.Form = forward.TwoByte // it has IDs for no other
+		}
+	}
 }
 
 // Unbind implements webrtc.TrackLocal.

@@ -18,6 +18,7 @@ type builder struct {
 	fmtp      map[int]string
 	feedback  map[int]uint64 // bits of usedFeedback
 	anyFB     uint64         // feedback bits of a=rtcp-fb:*
+	mixed     bool           // a=extmap-allow-mixed
 	extIDs    map[int]bool
 	extURIs   map[string]bool
 }
@@ -56,13 +57,13 @@ func (b *builder) attribute(d *Description, key, value string) error {
 		b.own.setup = strings.ToLower(value)
 	case "sendrecv", "sendonly", "recvonly", "inactive":
 		b.direction = key
+	case "extmap-allow-mixed":
+		b.mixed = true
 	}
 	if b.Section == nil {
 		switch key {
 		case "ice-lite":
 			d.lite = true
-		case "extmap-allow-mixed":
-			d.mixed = true
 		case "group":
 			if fields := strings.Fields(value); len(fields) > 1 && strings.EqualFold(fields[0], "BUNDLE") && len(d.bundles) < MaxSections {
 				d.bundles = append(d.bundles, fields[1:])
@@ -193,6 +194,7 @@ func (b *builder) finish(session *builder) *Section {
 	}
 	s.Sends = direction != "recvonly" && direction != "inactive"
 	s.Receives = direction != "sendonly" && direction != "inactive"
+	s.Mixed = b.mixed || session.mixed
 	s.codecs = b.codecsOf()
 	return s
 }

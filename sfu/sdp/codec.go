@@ -14,12 +14,14 @@ const (
 	CaptureTime          = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"                           //
 	DependencyDescriptor = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension" // AV1 RTP spec
 	Orientation          = "urn:3gpp:video-orientation"                                                              // 3GPP TS 26.114
+	PlayoutDelay         = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"                              //
+	ColorSpace           = "http://www.webrtc.org/experiments/rtp-hdrext/color-space"                                //
 )
 
 // ForwardedExtensions are the header extensions that go on to viewers and links.
 var ForwardedExtensions = map[webrtc.RTPCodecType][]string{
 	webrtc.RTPCodecTypeAudio: {AudioLevel, CaptureTime},
-	webrtc.RTPCodecTypeVideo: {CaptureTime, DependencyDescriptor, Orientation},
+	webrtc.RTPCodecTypeVideo: {CaptureTime, DependencyDescriptor, Orientation, PlayoutDelay, ColorSpace},
 }
 
 // A known codec is one that weir forwards. Nothing is transcoded, so the name

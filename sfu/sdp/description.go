@@ -44,7 +44,6 @@ func bad(format string, args ...any) Error { return Error(fmt.Sprintf(format, ar
 type Description struct {
 	bundles  [][]string // mids of each BUNDLE group (RFC 9143)
 	lite     bool       // the client is ICE-lite
-	mixed    bool       // a=extmap-allow-mixed
 	Sections []*Section
 	// Skipped counts unusable candidates by reason.
 	Skipped map[string]int
@@ -73,6 +72,7 @@ type Section struct {
 	codecs     []Codec
 	Offers     []string // names of all formats that it offers, for people
 	Extensions []Extension
+	Mixed      bool // header extensions of one and two bytes may be mixed (RFC 8285, section 6)
 	SSRCs      []uint32
 	Repairs    map[uint32]uint32 // SSRC of retransmissions, by the SSRC of the media
 	msid       string
@@ -111,7 +111,7 @@ type Extension struct {
 // usedExtensions are the header extensions that weir uses on any transport.
 var usedExtensions = append([]string{
 	sdp.SDESMidURI, sdp.SDESRTPStreamIDURI, sdp.SDESRepairRTPStreamIDURI, sdp.TransportCCURI,
-}, AudioLevel, CaptureTime, DependencyDescriptor, Orientation)
+}, AudioLevel, CaptureTime, DependencyDescriptor, Orientation, PlayoutDelay, ColorSpace)
 
 // usedFeedback are the a=rtcp-fb values that weir uses on any transport.
 var usedFeedback = feedbackVideo

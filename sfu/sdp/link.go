@@ -33,7 +33,7 @@ func LinkText(text string, most Limits) (string, error) {
 		return "", Error("no section with a=ice-ufrag, a=ice-pwd and a=fingerprint")
 	}
 	var b strings.Builder
-	writeSession(&b, mids, d.mixed)
+	writeSession(&b, mids, allMixed(d.Sections))
 	used := map[int]string{}
 	first := true
 	for _, s := range d.Sections {

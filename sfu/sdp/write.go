@@ -2,6 +2,7 @@ package sdp
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -21,7 +22,7 @@ func (o *Offer) Text() string {
 	for _, s := range o.Taken {
 		mids += " " + s.PionMID()
 	}
-	writeSession(&b, mids, o.mixed)
+	writeSession(&b, mids, allMixed(o.Taken))
 	used := map[int]string{}
 	t := o.transport
 	t.Candidates = nil
@@ -40,6 +41,12 @@ func (o *Offer) Text() string {
 		}
 	}
 	return b.String()
+}
+
+// allMixed reports whether header extensions of both forms may be mixed in all
+// sections: pion knows that of the session only.
+func allMixed(sections []*Section) bool {
+	return !slices.ContainsFunc(sections, func(s *Section) bool { return !s.Mixed })
 }
 
 func writeSession(b *strings.Builder, mids string, mixed bool) {
