@@ -227,7 +227,7 @@ func (l *Link) onTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver)
 			mid = tr.Mid()
 		}
 	}
-	in := rtc.NewRemoteTrack(remote, receiver, l.links.cfg.Drops)
+	in := l.pc.NewRemoteTrack(remote, receiver, l.links.cfg.Drops)
 	l.sections.came(mid, in)
 	l.tasks.Go(in.ReadRTP)
 	l.tasks.Go(in.ReadRTCP)

@@ -16,6 +16,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/sfu/keyframe"
+	"weir/sfu/nack"
 )
 
 const (
@@ -62,8 +63,8 @@ type Viewer struct {
 	*peer
 	cfg        ViewConfig
 	firstFrame chan struct{}
-	gaps       chan struct{} // buffers one: packets are missing
-	video      bool          // the server may send it; set before media flows
+	requests   *nack.Requester
+	video      bool // the server may send it; set before media flows
 
 	tracksMu sync.Mutex
 	tracks   []*inTrack
@@ -74,12 +75,11 @@ type Viewer struct {
 type inTrack struct {
 	TrackInfo
 	captureID uint8
-	repairs   bool // lost packets may be requested
+	missing   *nack.Stream // nil: lost packets may not be requested
 
 	mu      sync.Mutex
 	stats   TrackStats
 	seq     sequence
-	repair  repair
 	highest uint16 // sequence number of the newest packet
 	stamp   uint32 // its timestamp
 	arrival time.Time
@@ -103,12 +103,11 @@ func View(ctx context.Context, cfg ViewConfig) (*Viewer, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Viewer{peer: base, cfg: cfg, firstFrame: make(chan struct{}), gaps: make(chan struct{}, 1)}
+	v := &Viewer{peer: base, cfg: cfg, firstFrame: make(chan struct{}), requests: nack.NewRequester(base.pc.WriteRTCP)}
 	if err := v.negotiate(ctx, u); err != nil {
-		v.close()
+		_ = v.Close()
 		return nil, fmt.Errorf("view: %w", err)
 	}
-	v.start(v.askMissing)
 	if v.video {
 		v.start(v.askKeyframes)
 	}
@@ -157,9 +156,10 @@ func (v *Viewer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 			t.captureID = uint8(x.ID)
 		}
 	}
-	t.repairs = slices.ContainsFunc(remote.Codec().RTCPFeedback, func(f webrtc.RTCPFeedback) bool {
-		return f.Type == webrtc.TypeRTCPFBNACK && f.Parameter == ""
-	})
+	if slices.Contains(remote.Codec().RTCPFeedback, webrtc.RTCPFeedback{Type: webrtc.TypeRTCPFBNACK}) {
+		t.missing = v.requests.Stream(t.SSRC, t.requested)
+		defer t.missing.Close()
+	}
 	t.stats = TrackStats{Kind: t.Kind, Codec: t.Codec, SSRC: t.SSRC}
 	v.tracksMu.Lock()
 	v.tracks = append(v.tracks, t)
@@ -177,15 +177,9 @@ func (v *Viewer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 		if err := packet.Unmarshal(buf[:n]); err != nil {
 			continue // counted as lost
 		}
-		frame, gap := t.observe(&packet, now, v.since(now))
-		if frame {
+		t.missing.Came(packet.SequenceNumber, now)
+		if t.observe(&packet, now, v.since(now)) {
 			v.frame(t)
-		}
-		if gap {
-			select {
-			case v.gaps <- struct{}{}:
-			default:
-			}
 		}
 		if v.cfg.OnRTP != nil {
 			v.cfg.OnRTP(t.TrackInfo, &packet, now)
@@ -193,18 +187,24 @@ func (v *Viewer) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceive
 	}
 }
 
-// observe counts packet, which arrived at now, which is at since the POST.
-// frame reports whether it completes the track's first frame that can be
-// decoded on its own, gap whether packets before it are missing that may be
-// requested.
-func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) (frame, gap bool) {
+// requested counts packets requested by NACK.
+func (t *inTrack) requested(packets int, _ bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stats.NACKs += uint64(packets)
+}
+
+// observe counts packet, which arrived at now, which is at since the POST. It
+// reports whether it completes the track's first frame that can be decoded on
+// its own.
+func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	first := t.stats.Packets == 0
 	resets := t.seq.resets
 	if !t.seq.observe(packet.SequenceNumber) {
 		t.stats.Duplicates++
-		return false, false
+		return false
 	}
 	t.stats.Packets++
 	t.stats.Bytes += uint64(len(packet.Payload))
@@ -220,23 +220,13 @@ func (t *inTrack) observe(packet *rtp.Packet, now time.Time, at time.Duration) (
 		}
 	}
 
-	ahead := int(int16(packet.SequenceNumber - t.highest))
-	switch {
-	case first || t.seq.resets != resets:
-		t.repair = repair{}
+	if first || t.seq.resets != resets || int16(packet.SequenceNumber-t.highest) > 0 {
 		t.newest(packet, now, first)
-	case ahead > 0:
-		if gap = t.repairs && ahead > 1; gap {
-			t.repair.gap(t.highest+1, ahead-1, now)
-		}
-		t.newest(packet, now, false)
-	default:
-		t.repair.came(packet.SequenceNumber)
 	}
 	if len(packet.Payload) == 0 {
-		return false, gap // padding, of no frame
+		return false // padding, of no frame
 	}
-	return t.frame(packet, at), gap
+	return t.frame(packet, at)
 }
 
 // newest records a packet later than all before.
@@ -350,40 +340,6 @@ func (v *Viewer) listen(t *inTrack, receiver *webrtc.RTPReceiver) {
 	}
 }
 
-// askMissing sends NACKs for lost packets while there are any.
-func (v *Viewer) askMissing() {
-	for {
-		select {
-		case <-v.gaps:
-		case <-v.done:
-			return
-		}
-		for left := true; left; {
-			select {
-			case <-time.After(repairDelay):
-			case <-v.done:
-				return
-			}
-			left = false
-			v.tracksMu.Lock()
-			var asked []rtcp.Packet
-			for _, t := range v.tracks {
-				t.mu.Lock()
-				if seqs := t.repair.due(time.Now()); len(seqs) > 0 {
-					t.stats.NACKs += uint64(len(seqs))
-					asked = append(asked, &rtcp.TransportLayerNack{MediaSSRC: t.SSRC, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs)})
-				}
-				left = left || len(t.repair.missing) > 0
-				t.mu.Unlock()
-			}
-			v.tracksMu.Unlock()
-			if len(asked) > 0 {
-				_ = v.pc.WriteRTCP(asked) // sent again later
-			}
-		}
-	}
-}
-
 // askKeyframes sends a PLI for each video track that has no complete keyframe
 // keyframePatience after its first packet, and again until it has.
 func (v *Viewer) askKeyframes() {
@@ -453,7 +409,11 @@ func (v *Viewer) Done() <-chan struct{} { return v.done }
 
 // Close ends the session. The error reports that the DELETE to the server
 // failed.
-func (v *Viewer) Close() error { return v.close() }
+func (v *Viewer) Close() error {
+	err := v.close()
+	v.requests.Close()
+	return err
+}
 
 // senderSync maps a track's packets to the sender's clock by its sender reports
 // (RFC 3550 §6.4.1), and averages their transit time.

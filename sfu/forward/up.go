@@ -80,6 +80,14 @@ func (u *UpTrack) Lost() int64 { return u.lost.Load() }
 // Tally returns the packets counted so far.
 func (u *UpTrack) Tally() Tally { return Tally{u.came.Load(), u.lost.Load(), u.report.Load()} }
 
+// Lack says that a packet is missing and will not come any more: only a keyframe
+// makes video decodable again.
+func (u *UpTrack) Lack() {
+	if u.track.video() {
+		u.requestKeyframe()
+	}
+}
+
 // requestKeyframe sends a request at once, or at the end of keyframeInterval if
 // one was sent within it.
 func (u *UpTrack) requestKeyframe() {

@@ -14,7 +14,6 @@ import (
 	"github.com/pion/dtls/v3"
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/logging"
@@ -113,10 +112,6 @@ func (e *Engine) Encrypted() (here, byPion int64) { return e.sealed.Load(), e.by
 // Feedback returns the counts of RTCP requests so far.
 func (e *Engine) Feedback() FeedbackCounts { return e.feedback.read() }
 
-// maxNACKs is how often a packet is requested. pion's generator does not see
-// packets that come back by RTX, so without a bound it would never stop.
-const maxNACKs = 4
-
 // A role is the use of a PeerConnection, which determines whom it checks and
 // its interceptors. All are full ICE agents: of a lite one, pion's controlling
 // agent nominates a pair at its next tick of 200 ms, and browsers with a further
@@ -156,9 +151,6 @@ func (e *Engine) publisher(media *webrtc.MediaEngine, passive bool, in *Ingress)
 		make func() (interceptor.Factory, error)
 		to   *interceptor.Interceptor
 	}{
-		{func() (interceptor.Factory, error) {
-			return nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(maxNACKs))
-		}, &in.nacks},
 		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &in.reports},
 		// Browsers estimate their uplink from this feedback.
 		{func() (interceptor.Factory, error) { return twcc.NewSenderInterceptor() }, &in.feedback},
@@ -177,7 +169,11 @@ func (e *Engine) publisher(media *webrtc.MediaEngine, passive bool, in *Ingress)
 			return nil, err
 		}
 	}
-	return e.transport(rolePublisher, !passive, media, registry, in)
+	t, err := e.transport(rolePublisher, !passive, media, registry, in)
+	if err == nil {
+		in.requests = t.requests
+	}
+	return t, err
 }
 
 // viewer makes a transport for a client that views. It is the client of the DTLS
@@ -192,15 +188,10 @@ func (e *Engine) viewer(media *webrtc.MediaEngine, passive bool) (*Transport, er
 func (e *Engine) Link(media *webrtc.MediaEngine) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
-	generator, err := nack.NewGeneratorInterceptor(nack.GeneratorMaxNacksPerPacket(maxNACKs))
-	if err != nil {
-		return nil, err
-	}
 	reports, err := report.NewReceiverInterceptor()
 	if err != nil {
 		return nil, err
 	}
-	registry.Add(generator)
 	registry.Add(reports)
 	return e.transport(roleLink, true, media, registry, nil)
 }

@@ -20,6 +20,7 @@ import (
 	"weir/capacity/event"
 	"weir/sfu/demux"
 	"weir/sfu/forward"
+	"weir/sfu/nack"
 	"weir/sfu/sdp"
 )
 
@@ -49,7 +50,8 @@ type Ingress struct {
 	// Interceptors that answer the publisher, made for it alone: its packets
 	// are passed to them here. None makes sender reports: the publisher's own
 	// are forwarded instead, see [forward.Track].
-	nacks, reports, feedback interceptor.Interceptor
+	reports, feedback interceptor.Interceptor
+	requests          *nack.Requester
 
 	drops forward.Drops // packets of this publisher
 
@@ -85,7 +87,7 @@ type section struct {
 	track   *forward.Track
 	up      *forward.UpTrack // nil before the first packet
 	info    *interceptor.StreamInfo
-	nack    interceptor.RTPReader
+	missing *nack.Stream // nil: the publisher sends nothing again
 	stats   interceptor.RTPReader
 	last    time.Time // when the last packet was forwarded
 	stalled bool
@@ -288,13 +290,12 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 		in.refuse(t, r, tap.ssrc)
 	case r.Probe:
 	case r.Repair:
-		in.repair(t, b, now)
+		in.repair(t, now)
 	default:
 		if r.Changed {
 			in.change(t, r)
 		}
 		_, _, _ = t.stats.Read(b, attributes)
-		_, _, _ = t.nack.Read(b, attributes)
 		in.forward(t, p, now)
 	}
 }
@@ -353,6 +354,8 @@ func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
 		in.events = append(in.events, event.Event{Kind: event.StreamStarted})
 	}
 	t.last = now
+	seq := p.SequenceNumber // Forward may renumber p
+	t.missing.Came(seq, now)
 	out := t.up.Forward(p, now)
 	if out.Reason == forward.Duplicate {
 		in.drops.Add(forward.Duplicate) // no event: browsers probe by duplicates
@@ -364,6 +367,7 @@ func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
 	t.lost.Add(out.Lost)
 	if out.Keyframe {
 		t.keyframes.Add(1)
+		t.missing.Keyframe(seq)
 	}
 	if out.Reason == forward.Replaced {
 		in.drop(forward.Replaced, "%s: another publisher has taken the stream over", t)
@@ -381,7 +385,7 @@ func layerOf(s *demux.Source) string {
 func (in *Ingress) change(t *section, r demux.Route) {
 	s := t.Current()
 	if r.Was != nil {
-		in.nacks.UnbindRemoteStream(t.info)
+		t.missing.Close()
 		in.reports.UnbindRemoteStream(t.info)
 		t.up.Close()
 		in.events = append(in.events, event.Event{Kind: event.MediaChanged, Detail: fmt.Sprintf("%s goes on under SSRC %d%s, %v after the last packet under %d",
@@ -394,10 +398,24 @@ func (in *Ingress) change(t *section, r demux.Route) {
 		t.info.RTCPFeedback = append(t.info.RTCPFeedback, interceptor.RTCPFeedback{Type: f.Type, Parameter: f.Parameter})
 	}
 	t.stats = in.reports.BindRemoteStream(t.info, interceptor.RTPReaderFunc(inPlace))
-	t.nack = in.nacks.BindRemoteStream(t.info, interceptor.RTPReaderFunc(inPlace))
 	under := t.AskUnder()
 	t.up = t.track.Attach(asking(func() bool { return t.ask(under...) }))
 	t.up.Extensions(t.exts)
+	t.missing = in.request(t, s.SSRC)
+}
+
+// request makes the stream by which missing packets of ssrc are requested, in a
+// section whose UpTrack is set; nil if the publisher does not send any again.
+func (in *Ingress) request(t *section, ssrc uint32) *nack.Stream {
+	if !slices.Contains(t.codec.RTCPFeedback, webrtc.RTCPFeedback{Type: webrtc.TypeRTCPFBNACK}) {
+		return nil
+	}
+	up := t.up
+	return in.requests.Stream(ssrc, func(_ int, lost bool) {
+		if lost {
+			up.Lack()
+		}
+	})
 }
 
 // asking is a Receiver that requests keyframes by a function.
@@ -407,19 +425,10 @@ type asking func() bool
 func (a asking) RequestKeyframe() bool { return a() }
 
 // repair forwards the packet that the current one retransmits (RFC 4588,
-// section 4).
-func (in *Ingress) repair(t *section, b []byte, now time.Time) {
+// section 4). Reception reports cover only packets that arrived the first time.
+func (in *Ingress) repair(t *section, now time.Time) {
 	p, ssrc := &in.packet, t.Current().SSRC
-	var header [12]byte
-	copy(header[:], b[:12])
-	header[0] = 0x80
-	header[1] = header[1]&0x80 | t.PayloadType
-	copy(header[2:4], p.Payload)
-	binary.BigEndian.PutUint32(header[8:], ssrc)
 	p.SequenceNumber, p.PayloadType, p.SSRC, p.Payload = binary.BigEndian.Uint16(p.Payload), t.PayloadType, ssrc, p.Payload[2:]
-	// The NACK generator must see the packet; reception reports cover only
-	// packets that arrived the first time.
-	_, _, _ = t.nack.Read(header[:], interceptor.Attributes{})
 	in.forward(t, p, now)
 }
 
@@ -488,6 +497,7 @@ func (in *Ingress) Close() {
 	in.closed = true
 	for _, t := range in.sections {
 		if t.up != nil {
+			t.missing.Close()
 			t.up.Close()
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -17,6 +16,7 @@ import (
 
 	"weir/capacity/event"
 	"weir/sfu/forward"
+	"weir/sfu/nack"
 	"weir/sfu/sdp"
 )
 
@@ -48,14 +48,15 @@ func packet(seq uint16, ts uint32, payload []byte) *rtp.Packet {
 // packets sent to a viewer of each section.
 type fakePublisher struct {
 	*Ingress
-	tb      testing.TB
-	total   forward.Drops
-	legs    []*fakeSender
-	tracks  []*forward.Track
-	events  []event.Event
-	asked   [][]uint32
-	ended   string
-	buffers map[uint32]interface{ Write([]byte) (int, error) }
+	tb        testing.TB
+	total     forward.Drops
+	legs      []*fakeSender
+	tracks    []*forward.Track
+	events    []event.Event
+	asked     [][]uint32
+	requested []rtcp.Packet // NACKs
+	ended     string
+	buffers   map[uint32]interface{ Write([]byte) (int, error) }
 }
 
 // The header extension IDs that fake publishers offer.
@@ -70,21 +71,18 @@ const (
 func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 	f := &fakePublisher{tb: tb, buffers: map[uint32]interface{ Write([]byte) (int, error) }{}}
 	f.Ingress = NewIngress(&f.total, func(why string) { f.ended = why }, func(e event.Event) { f.events = append(f.events, e) })
-	for _, i := range []struct {
-		make func() (interceptor.Factory, error)
-		to   *interceptor.Interceptor
-	}{
-		{func() (interceptor.Factory, error) { return nack.NewGeneratorInterceptor() }, &f.nacks},
-		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &f.reports},
-	} {
-		factory, err := i.make()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if *i.to, err = factory.NewInterceptor(""); err != nil {
-			tb.Fatal(err)
-		}
+	factory, err := report.NewReceiverInterceptor()
+	if err != nil {
+		tb.Fatal(err)
 	}
+	if f.reports, err = factory.NewInterceptor(""); err != nil {
+		tb.Fatal(err)
+	}
+	f.requests = nack.NewRequester(func(p []rtcp.Packet) error {
+		f.requested = append(f.requested, p...)
+		return nil
+	})
+	tb.Cleanup(f.requests.Close)
 	f.feedback = &interceptor.NoOp{}
 	f.report = f.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
 	for i, s := range sections {
@@ -374,42 +372,6 @@ func TestOneLayerOfSimulcast(t *testing.T) {
 			t.Errorf("layer %q, want h again", layer())
 		}
 		f.sent()
-	})
-}
-
-// A lost packet is requested under the forwarded SSRC, and no more once it has
-// come as a retransmission.
-func TestUndeclaredStreamIsRepaired(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakePublisher(t, sdp.Section{})
-		f.sections[0].codec.RTCPFeedback = []webrtc.RTCPFeedback{{Type: "nack"}}
-		var asked []rtcp.Packet
-		f.nacks.BindRTCPWriter(interceptor.RTCPWriterFunc(func(p []rtcp.Packet, _ interceptor.Attributes) (int, error) {
-			asked = append(asked, p...)
-			return 0, nil
-		}))
-		for _, seq := range []uint16{1, 2, 4, 5} {
-			f.send(7, 96, seq, "", "")
-		}
-		time.Sleep(150 * time.Millisecond)
-		synctest.Wait()
-		if len(asked) != 1 || asked[0].(*rtcp.TransportLayerNack).MediaSSRC != 7 || asked[0].(*rtcp.TransportLayerNack).Nacks[0].PacketID != 3 {
-			t.Fatalf("asked for %v, want 3 of 7 once", asked)
-		}
-		p := packet(900, 6000, append([]byte{0, 3}, keyPayload...))
-		p.SSRC, p.PayloadType = 8, 97
-		f.write(p, "", "", "")
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if len(asked) != 1 || len(f.legs[0].sent) != 5 {
-			t.Errorf("asked %d times, sent %d packets; want 1 and 5", len(asked), len(f.legs[0].sent))
-		}
-		if lost := f.Status(time.Now())[0].Lost; lost != 0 {
-			t.Errorf("%d lost, want none", lost)
-		}
-		if err := f.nacks.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 }
 

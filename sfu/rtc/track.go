@@ -13,6 +13,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/sfu/forward"
+	"weir/sfu/nack"
 	"weir/sfu/sdp"
 )
 
@@ -121,14 +122,22 @@ type RemoteTrack struct {
 	drops    *forward.Drops
 	remote   *webrtc.TrackRemote
 	receiver *webrtc.RTPReceiver
+	missing  *nack.Stream
 
 	assigned atomic.Pointer[forward.UpTrack]
 }
 
 // NewRemoteTrack makes a RemoteTrack from the arguments of OnTrack. Packets
 // that it does not forward are counted in drops.
-func NewRemoteTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver, drops *forward.Drops) *RemoteTrack {
-	return &RemoteTrack{drops: drops, remote: remote, receiver: receiver}
+func (t *Transport) NewRemoteTrack(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver, drops *forward.Drops) *RemoteTrack {
+	r := &RemoteTrack{drops: drops, remote: remote, receiver: receiver}
+	// Links send all codecs again; before the first packet pion knows of none.
+	r.missing = t.requests.Stream(uint32(remote.SSRC()), func(_ int, lost bool) {
+		if up := r.assigned.Load(); lost && up != nil {
+			up.Lack()
+		}
+	})
+	return r
 }
 
 // SSRC returns the SSRC of the far end.
@@ -148,6 +157,7 @@ func extensionsOf(r *webrtc.RTPReceiver) map[uint8]string {
 
 // ReadRTP passes packets on until the remote track ends.
 func (r *RemoteTrack) ReadRTP() {
+	defer r.missing.Close()
 	buf := make([]byte, receiveMTU)
 	var (
 		p       rtp.Packet
@@ -158,22 +168,28 @@ func (r *RemoteTrack) ReadRTP() {
 		if err != nil {
 			return
 		}
+		if p.Unmarshal(buf[:n]) != nil {
+			r.drops.Add(forward.Malformed)
+			continue
+		}
+		seq, now := p.SequenceNumber, time.Now() // Forward may renumber p
+		r.missing.Came(seq, now)
 		up := r.assigned.Load()
 		if up == nil {
 			current = nil
 			r.drops.Add(forward.Unassigned)
 			continue
 		}
-		if p.Unmarshal(buf[:n]) != nil {
-			r.drops.Add(forward.Malformed)
-			continue
-		}
 		if up != current {
 			current = up
 			up.Extensions(extensionsOf(r.receiver))
 		}
-		if out := up.Forward(&p, time.Now()); out.Reason != forward.Forwarded {
+		out := up.Forward(&p, now)
+		if out.Reason != forward.Forwarded {
 			r.drops.Add(out.Reason)
+		}
+		if out.Keyframe {
+			r.missing.Keyframe(seq)
 		}
 	}
 }

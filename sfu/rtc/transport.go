@@ -10,22 +10,24 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/sfu/forward"
+	"weir/sfu/nack"
 	"weir/sfu/udp"
 )
 
 // A Transport is a PeerConnection, with the socket's knowledge of its far end.
 type Transport struct {
 	*webrtc.PeerConnection
-	engine  *Engine
-	peer    *udp.Peer
-	keys    *keyWatch
-	out     *outbound
-	in      *inbound      // nil: pion decrypts all
-	started chan struct{} // closed once the ICE agent accepts checks
+	engine   *Engine
+	peer     *udp.Peer
+	keys     *keyWatch
+	out      *outbound
+	in       *inbound        // nil: pion decrypts all
+	requests *nack.Requester // for missing packets of the far end
+	started  chan struct{}   // closed once the ICE agent accepts checks
 }
 
 func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, keys *keyWatch, out *outbound, in *inbound) *Transport {
-	t := &Transport{PeerConnection: pc, engine: e, peer: peer, keys: keys, out: out, in: in, started: make(chan struct{})}
+	t := &Transport{PeerConnection: pc, engine: e, peer: peer, keys: keys, out: out, in: in, requests: nack.NewRequester(pc.WriteRTCP), started: make(chan struct{})}
 	if in != nil {
 		peer.Take(in.take)
 	}
@@ -36,6 +38,9 @@ func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, keys *ke
 		case webrtc.DTLSTransportStateConnected:
 			t.secured()
 			out.begin(ice)
+			if pair, ok := ice.GetSelectedCandidatePairStats(); ok {
+				t.requests.Begin(time.Duration(pair.CurrentRoundTripTime * float64(time.Second)))
+			}
 			peer.Secured()
 		case webrtc.DTLSTransportStateClosed:
 			out.close()
@@ -65,6 +70,13 @@ func (t *Transport) secured() {
 	default:
 		t.in.secured(keys)
 	}
+}
+
+// GracefulClose ends the connection and waits for its goroutines.
+func (t *Transport) GracefulClose() error {
+	err := t.PeerConnection.GracefulClose()
+	t.requests.Close()
+	return err
 }
 
 // SetLocal sets the local description, waits for our candidates until ctx is
