@@ -23,6 +23,7 @@ import (
 
 	"weir/capacity/scope"
 	"weir/sfu/forward"
+	"weir/sfu/srtp"
 	"weir/sfu/udp"
 )
 
@@ -245,9 +246,9 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	s.SetReceiveMTU(receiveMTU)
 	s.SetFireOnTrackBeforeFirstRTP(true)
 	s.SetDTLSRetransmissionInterval(200 * time.Millisecond)
-	s.SetSRTPReplayProtectionWindow(replayWindow)
-	keys, out := &keyWatch{}, &outbound{engine: e, media: role != rolePublisher}
-	var around *inbound
+	s.SetSRTPReplayProtectionWindow(srtp.ReplayWindow)
+	keys, out := &srtp.KeyWatch{}, &outbound{engine: e, media: role != rolePublisher}
+	var around *srtp.Opener
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	if serve {
 		// The server of the handshake chooses the profile, and learns the keys.
@@ -258,9 +259,9 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 			return nil, err
 		}
 		s.SetDTLSInsecureSkipHelloVerify(true)
-		keys.watch(&s)
+		keys.Watch(&s)
 		if in != nil {
-			around = &inbound{accept: in.accept, refuse: in.unopened}
+			around = srtp.NewOpener(in.accept, in.unopened)
 		}
 	}
 

@@ -22,6 +22,7 @@ import (
 	"weir/sfu/forward"
 	"weir/sfu/nack"
 	"weir/sfu/sdp"
+	"weir/sfu/srtp"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 
 // An Ingress receives all RTP and RTCP of one publisher, and forwards of each
 // media section the source that a [demux.Demux] selects. RTP is decrypted by an
-// [inbound]; where that does not know the keys pion decrypts it, as it does RTCP,
+// [srtp.Opener]; where that does not know the keys pion decrypts it, as it does RTCP,
 // and passes each packet to a [tap]. pion is given no SSRCs, so that declared and
 // undeclared streams take the same path.
 //
@@ -226,7 +227,7 @@ func (in *Ingress) accept(b []byte, at time.Time) {
 		if len(b) < 12 {
 			in.heard = at
 			in.drop(forward.Malformed, "a packet is not RTP")
-		} else if t := in.tapOf(ssrcOf(b)); t != nil {
+		} else if t := in.tapOf(binary.BigEndian.Uint32(b[8:])); t != nil {
 			in.handle(t, b, at)
 		}
 	}
@@ -243,7 +244,7 @@ func (in *Ingress) unopened(why forward.Reason) {
 	case forward.Malformed:
 		in.drop(why, "a packet is not RTP")
 	case forward.Early:
-		in.drop(why, "more than %d packets came before the handshake was over", earlyPackets)
+		in.drop(why, "more than %d packets came before the handshake was over", srtp.EarlyPackets)
 	default:
 		in.drop(why, "a packet came from the publisher's address that is not authentic: not from the publisher, or damaged")
 	}

@@ -13,26 +13,27 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/sfu/forward"
+	"weir/sfu/srtp"
 	"weir/sfu/udp"
 )
 
 // An outbound sends the RTP of one transport around pion's interceptors, SRTP
 // and ICE, as soon as it has the keys. RTCP, and everything where the keys are
-// not learned, takes pion's way: see [keyWatch].
+// not learned, takes pion's way: see [srtp.KeyWatch].
 //
 // Each SSRC is encrypted here alone or by pion alone, since both count its
 // roll-overs: nothing is sent before the handshake is over, and what it has
 // yielded then holds for good.
 type outbound struct {
 	engine *Engine
-	media  bool                   // RTP is sent: to a viewer or over a link
-	sealer atomic.Pointer[sealer] // nil: by pion
+	media  bool                        // RTP is sent: to a viewer or over a link
+	sealer atomic.Pointer[srtp.Sealer] // nil: by pion
 	route  atomic.Pointer[route]
 
 	mu      sync.Mutex
-	indices map[uint32]*srtpIndex // by SSRC
-	ufrag   string                // of this end
-	tcp     net.PacketConn        // the connections of ufrag; nil: not needed yet
+	indices map[uint32]*srtp.Index // by SSRC
+	ufrag   string                 // of this end
+	tcp     net.PacketConn         // the connections of ufrag; nil: not needed yet
 }
 
 // A route is the selected candidate pair, as far as media needs it.
@@ -43,8 +44,8 @@ type route struct {
 }
 
 // secured takes over the RTP if keys, what the handshake has yielded, allow it.
-func (o *outbound) secured(keys *srtpKeys) {
-	switch s := keys.sealer(); {
+func (o *outbound) secured(keys *srtp.Keys) {
+	switch s := keys.Sealer(); {
 	case !o.media:
 	case s == nil:
 		o.engine.byPion.Add(1)
@@ -124,14 +125,14 @@ func (o *outbound) close() {
 }
 
 // index returns the index of ssrc, which goes on whatever is sent under it.
-func (o *outbound) index(ssrc uint32) *srtpIndex {
+func (o *outbound) index(ssrc uint32) *srtp.Index {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	i := o.indices[ssrc]
 	if i == nil {
-		i = &srtpIndex{}
+		i = &srtp.Index{}
 		if o.indices == nil {
-			o.indices = map[uint32]*srtpIndex{}
+			o.indices = map[uint32]*srtp.Index{}
 		}
 		o.indices[ssrc] = i
 	}
@@ -148,9 +149,9 @@ type trackSender struct {
 	pion      webrtc.TrackLocalWriter
 	writeRTCP func([]rtcp.Packet) error
 	ssrc      uint32
-	index     *srtpIndex // of ssrc
-	rtx       *srtpIndex // of the SSRC of retransmissions
-	buffer    []byte     // a packet that leaves alone
+	index     *srtp.Index // of ssrc
+	rtx       *srtp.Index // of the SSRC of retransmissions
+	buffer    []byte      // a packet that leaves alone
 }
 
 // WriteRTCP implements forward.Sender.
@@ -165,9 +166,9 @@ func (s *trackSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	case to == nil:
 		return 0, errNoRoute
 	}
-	size := sealedSize(h, payload)
+	size := srtp.SealedSize(h, payload)
 	s.buffer = slices.Grow(s.buffer[:0], size)[:size]
-	n, err := sealer.seal(s.buffer, s.indexOf(h.SSRC), h, payload)
+	n, err := sealer.Seal(s.buffer, s.indexOf(h.SSRC), h, payload)
 	switch {
 	case err != nil:
 	case to.far != nil:
@@ -175,7 +176,7 @@ func (s *trackSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	default:
 		_, err = s.out.engine.socket.WriteToAddrPort(s.buffer[:n], to.udp)
 	}
-	return n - tagSize, err
+	return n - srtp.TagSize, err
 }
 
 // BatchRTP implements forward.BatchSender.
@@ -184,18 +185,18 @@ func (s *trackSender) BatchRTP(b forward.Batch, h *rtp.Header, payload []byte) (
 	if sealer == nil || to == nil || to.far != nil {
 		return s.WriteRTP(h, payload)
 	}
-	n, err := sealer.seal(b.Next(to.udp, sealedSize(h, payload)), s.indexOf(h.SSRC), h, payload)
+	n, err := sealer.Seal(b.Next(to.udp, srtp.SealedSize(h, payload)), s.indexOf(h.SSRC), h, payload)
 	if err != nil {
 		return 0, err
 	}
 	b.Commit(n)
-	return n - tagSize, nil
+	return n - srtp.TagSize, nil
 }
 
 // NewBatch implements forward.BatchSender.
 func (s *trackSender) NewBatch() forward.Batch { return s.out.engine.batches.Get().(*batch) }
 
-func (s *trackSender) indexOf(ssrc uint32) *srtpIndex {
+func (s *trackSender) indexOf(ssrc uint32) *srtp.Index {
 	if ssrc == s.ssrc {
 		return s.index
 	}

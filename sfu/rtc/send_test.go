@@ -19,6 +19,7 @@ import (
 	"weir/capacity/scope"
 	"weir/sfu/forward"
 	"weir/sfu/sdp"
+	wsrtp "weir/sfu/srtp"
 	"weir/sfu/udp"
 )
 
@@ -284,13 +285,13 @@ func TestTakeoverGoesOnCounting(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer far.Close()
-	key, salt := bytes.Repeat([]byte{7}, 16), bytes.Repeat([]byte{8}, saltSize)
+	key, salt := bytes.Repeat([]byte{7}, 16), bytes.Repeat([]byte{8}, 12)
 	open, err := srtp.CreateContext(key, salt, srtp.ProtectionProfileAeadAes128Gcm)
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := &outbound{engine: e}
-	out.sealer.Store(newSealer(key, salt))
+	out.sealer.Store(wsrtp.NewSealer(key, salt))
 	out.route.Store(&route{udp: far.LocalAddr().(*net.UDPAddr).AddrPort()})
 	buf := make([]byte, receiveMTU)
 	for seq := uint16(65530); seq != 10; seq++ {

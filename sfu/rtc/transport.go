@@ -11,6 +11,7 @@ import (
 
 	"weir/sfu/forward"
 	"weir/sfu/nack"
+	"weir/sfu/srtp"
 	"weir/sfu/udp"
 )
 
@@ -19,17 +20,17 @@ type Transport struct {
 	*webrtc.PeerConnection
 	engine   *Engine
 	peer     *udp.Peer
-	keys     *keyWatch
+	keys     *srtp.KeyWatch
 	out      *outbound
-	in       *inbound        // nil: pion decrypts all
+	in       *srtp.Opener    // nil: pion decrypts all
 	requests *nack.Requester // for missing packets of the far end
 	started  chan struct{}   // closed once the ICE agent accepts checks
 }
 
-func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, keys *keyWatch, out *outbound, in *inbound) *Transport {
+func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, keys *srtp.KeyWatch, out *outbound, in *srtp.Opener) *Transport {
 	t := &Transport{PeerConnection: pc, engine: e, peer: peer, keys: keys, out: out, in: in, requests: nack.NewRequester(pc.WriteRTCP), started: make(chan struct{})}
 	if in != nil {
-		peer.Take(in.take)
+		peer.Take(in.Take)
 	}
 	ice := pc.SCTP().Transport().ICETransport()
 	ice.OnSelectedCandidatePairChange(out.follow)
@@ -46,7 +47,7 @@ func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, keys *ke
 			out.close()
 			peer.Close()
 			if in != nil {
-				in.close()
+				in.Close()
 			}
 		}
 	})
@@ -61,14 +62,14 @@ func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, keys *ke
 
 // secured takes over the RTP both ways, if the handshake has yielded the keys.
 func (t *Transport) secured() {
-	keys := t.keys.take()
+	keys := t.keys.Take()
 	t.out.secured(keys)
 	switch {
 	case t.in == nil:
 	case keys == nil:
 		t.peer.Take(nil)
 	default:
-		t.in.secured(keys)
+		t.in.Secured(keys)
 	}
 }
 

@@ -1,4 +1,4 @@
-package rtc
+package srtp
 
 import (
 	"crypto/aes"
@@ -11,25 +11,26 @@ import (
 
 const (
 	saltSize = 12 // of AES-GCM in SRTP, bytes (RFC 7714, section 12)
-	tagSize  = 16
+	// TagSize is the length of what is added to a packet, in bytes.
+	TagSize = 16
 )
 
-// A sealer encrypts and authenticates the RTP packets of one DTLS connection
+// A Sealer encrypts and authenticates the RTP packets of one DTLS connection
 // with AES-GCM (RFC 7714). Any goroutine may use it.
-type sealer struct {
+type Sealer struct {
 	aead cipher.AEAD
 	salt [saltSize]byte
 }
 
-// newSealer makes a sealer from a master key of 16 or 32 bytes and a master
+// NewSealer makes a Sealer from a master key of 16 or 32 bytes and a master
 // salt. It panics for another size.
-func newSealer(key, salt []byte) *sealer {
+func NewSealer(key, salt []byte) *Sealer {
 	const encryption, salting = 0, 2 // labels (RFC 3711, section 4.3.2)
 	aead, err := cipher.NewGCM(newAES(derive(key, salt, encryption, len(key))))
 	if err != nil {
 		panic(err) // never: AES has blocks of 16 bytes
 	}
-	return &sealer{aead: aead, salt: [saltSize]byte(derive(key, salt, salting, saltSize))}
+	return &Sealer{aead: aead, salt: [saltSize]byte(derive(key, salt, salting, saltSize))}
 }
 
 func newAES(key []byte) cipher.Block {
@@ -51,9 +52,9 @@ func derive(key, salt []byte, label byte, n int) []byte {
 	return out
 }
 
-// seal writes the SRTP packet of header and payload, counted by index,
-// to to, which has sealedSize bytes of room. It returns the length.
-func (s *sealer) seal(to []byte, index *srtpIndex, header *rtp.Header, payload []byte) (int, error) {
+// Seal writes the SRTP packet of header and payload, counted by index,
+// to to, which has SealedSize bytes of room. It returns the length.
+func (s *Sealer) Seal(to []byte, index *Index, header *rtp.Header, payload []byte) (int, error) {
 	n, err := header.MarshalTo(to)
 	if err != nil {
 		return 0, err
@@ -72,15 +73,15 @@ func (s *sealer) seal(to []byte, index *srtpIndex, header *rtp.Header, payload [
 	return len(s.aead.Seal(to[:n], iv, payload, to[:n])), nil
 }
 
-// sealedSize is the size of the SRTP packet of header and payload, in bytes.
-func sealedSize(header *rtp.Header, payload []byte) int {
-	return header.MarshalSize() + len(payload) + tagSize
+// SealedSize is the size of the SRTP packet of header and payload, in bytes.
+func SealedSize(header *rtp.Header, payload []byte) int {
+	return header.MarshalSize() + len(payload) + TagSize
 }
 
-// An srtpIndex is the highest index of the packets that were sent under one
+// An Index is the highest index of the packets that were sent under one
 // SSRC: the roll-over counter, then the sequence number (RFC 3711, section
 // 3.3.1). The zero value is ready.
-type srtpIndex struct {
+type Index struct {
 	mu      sync.Mutex
 	highest uint64
 	began   bool
@@ -89,7 +90,7 @@ type srtpIndex struct {
 
 // rollover returns the roll-over counter of a packet with that sequence number,
 // which is less than 1<<15 from the highest. Called with mu held.
-func (i *srtpIndex) rollover(seq uint16) uint32 {
+func (i *Index) rollover(seq uint16) uint32 {
 	if !i.began {
 		i.highest, i.began = uint64(seq), true
 	}

@@ -1,4 +1,4 @@
-package rtc
+package srtp
 
 import (
 	"crypto/sha256"
@@ -16,12 +16,12 @@ import (
 	"github.com/pion/webrtc/v4"
 )
 
-// A keyWatch learns the SRTP keys of one DTLS handshake in which this end is the
+// A KeyWatch learns the SRTP keys of one DTLS handshake in which this end is the
 // server, by pion's public hooks: the ServerHello has the server's random value,
 // the chosen cipher suite and SRTP profile, and the key log has the client's
 // random value and the master secret. In a handshake as client it learns
 // nothing.
-type keyWatch struct {
+type KeyWatch struct {
 	mu      sync.Mutex
 	random  []byte // the server's
 	hash    func() hash.Hash
@@ -30,13 +30,13 @@ type keyWatch struct {
 	master  []byte
 }
 
-// watch makes s report to k.
-func (k *keyWatch) watch(s *webrtc.SettingEngine) {
+// Watch makes s report to k.
+func (k *KeyWatch) Watch(s *webrtc.SettingEngine) {
 	s.SetDTLSServerHelloMessageHook(k.serverHello)
 	s.SetDTLSKeyLogWriter(k)
 }
 
-func (k *keyWatch) serverHello(m handshake.MessageServerHello) handshake.Message {
+func (k *KeyWatch) serverHello(m handshake.MessageServerHello) handshake.Message {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	random := m.Random.MarshalFixed()
@@ -64,7 +64,7 @@ func hashOf(suite dtls.CipherSuiteID) func() hash.Hash {
 // Write implements io.Writer for the key log, which has one line for a
 // handshake: "CLIENT_RANDOM", the client's random value and the master secret,
 // both in hexadecimal.
-func (k *keyWatch) Write(line []byte) (int, error) {
+func (k *KeyWatch) Write(line []byte) (int, error) {
 	fields := strings.Fields(string(line))
 	if len(fields) != 3 || fields[0] != "CLIENT_RANDOM" {
 		return len(line), nil
@@ -83,17 +83,17 @@ func (k *keyWatch) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// srtpKeys are the master keys and salts of a DTLS connection for SRTP.
-type srtpKeys struct {
+// Keys are the master keys and salts of a DTLS connection for SRTP.
+type Keys struct {
 	profile        dtls.SRTPProtectionProfile
-	client, server srtpKey // of what each of both ends sends
+	client, server masterKey // of what each of both ends sends
 }
 
-type srtpKey struct{ key, salt []byte }
+type masterKey struct{ key, salt []byte }
 
-// take returns the keys, after the handshake, and forgets the secret. They are
+// Take returns the keys, after the handshake, and forgets the secret. They are
 // nil for the client of a handshake.
-func (k *keyWatch) take() *srtpKeys {
+func (k *KeyWatch) Take() *Keys {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	master := k.master
@@ -117,14 +117,14 @@ func (k *keyWatch) take() *srtpKeys {
 		return nil // never: a hash takes any seed
 	}
 	keys, salts := material[:2*size], material[2*size:]
-	return &srtpKeys{k.profile, srtpKey{keys[:size], salts[:salt]}, srtpKey{keys[size:], salts[salt:]}}
+	return &Keys{k.profile, masterKey{keys[:size], salts[:salt]}, masterKey{keys[size:], salts[salt:]}}
 }
 
-// sealer returns the sealer of what the server sends; nil: the profile is not
+// Sealer returns the Sealer of what the server sends; nil: the profile is not
 // AES-GCM.
-func (k *srtpKeys) sealer() *sealer {
+func (k *Keys) Sealer() *Sealer {
 	if k == nil || k.profile == dtls.SRTP_AES128_CM_HMAC_SHA1_80 {
 		return nil
 	}
-	return newSealer(k.server.key, k.server.salt)
+	return NewSealer(k.server.key, k.server.salt)
 }

@@ -1,4 +1,4 @@
-package rtc
+package srtp
 
 import (
 	"bytes"
@@ -21,9 +21,9 @@ func TestSealedIsSRTP(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := newSealer(key, salt)
-			var media, rtx srtpIndex
-			check := func(index *srtpIndex, ssrc uint32, seq uint16) {
+			s := NewSealer(key, salt)
+			var media, rtx Index
+			check := func(index *Index, ssrc uint32, seq uint16) {
 				t.Helper()
 				p := packet(seq, uint32(seq), bytes.Repeat([]byte{byte(seq)}, 50))
 				p.SSRC = ssrc
@@ -34,10 +34,10 @@ func TestSealedIsSRTP(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				sealed := make([]byte, sealedSize(&p.Header, p.Payload))
-				n, err := s.seal(sealed, index, &p.Header, p.Payload)
+				sealed := make([]byte, SealedSize(&p.Header, p.Payload))
+				n, err := s.Seal(sealed, index, &p.Header, p.Payload)
 				if err != nil || n != len(sealed) {
-					t.Fatalf("seal = %d, %v, want %d", n, err, len(sealed))
+					t.Fatalf("Seal = %d, %v, want %d", n, err, len(sealed))
 				}
 				if got, err := open.DecryptRTP(nil, sealed, &rtp.Header{}); err != nil || !bytes.Equal(got, want) {
 					t.Fatalf("SSRC %d, number %d: %v", ssrc, seq, err)
@@ -65,13 +65,13 @@ func TestSealedIsSRTP(t *testing.T) {
 
 // To seal a packet allocates nothing.
 func TestSealingDoesNotAllocate(t *testing.T) {
-	s := newSealer(make([]byte, 16), make([]byte, saltSize))
+	s := NewSealer(make([]byte, 16), make([]byte, saltSize))
 	p := packet(1, 0, make([]byte, 1100))
-	var index srtpIndex
-	to := make([]byte, sealedSize(&p.Header, p.Payload))
+	var index Index
+	to := make([]byte, SealedSize(&p.Header, p.Payload))
 	if n := testing.AllocsPerRun(1000, func() {
 		p.SequenceNumber++
-		if _, err := s.seal(to, &index, &p.Header, p.Payload); err != nil {
+		if _, err := s.Seal(to, &index, &p.Header, p.Payload); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
