@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -232,15 +231,4 @@ func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {
 	}
 	err := n.dht.Reader.Watch(r.Context(), survey.Topic(r.URL.Query().Get("stream")), func(c inspect.Change) error { return send(survey.Change(c)) })
 	n.log.Debug("watch ended", "err", err)
-}
-
-func writeJSON(w http.ResponseWriter, v any) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		problem.New(problem.Internal, err.Error()).Write(w)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write(append(b, '\n'))
 }

@@ -3,14 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -24,7 +20,6 @@ import (
 	"weir/cmd/weir/survey"
 	"weir/cmd/weir/web"
 	"weir/sfu/problem"
-	"weir/sfu/proxied"
 )
 
 // A consoleMode says which clients may see the network in the console.
@@ -49,10 +44,6 @@ func parseConsoleMode(s string) (consoleMode, error) {
 }
 
 const (
-	// eventStreams bounds the event streams that a node serves on one port…
-	eventStreams = 64
-	// …and those of one address. A browser opens six at most.
-	eventStreamsEach = 8
 	// elsewhereShown is how many other nodes a player is given.
 	elsewhereShown = 3
 	// happenedShown is how many of the last events the console begins with.
@@ -81,46 +72,15 @@ func (n *node) showsNetwork(r *http.Request) bool {
 	return n.cfg.console == consolePublic || fromThisMachine(r)
 }
 
-// fromThisMachine reports whether r was made on this machine, and not passed
-// on by a proxy, nor by a page whose name was bound to our address.
-func fromThisMachine(r *http.Request) bool {
-	for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
-		if r.Header.Get(header) != "" {
-			return false
-		}
-	}
-	client := proxied.Of(r)
-	if !addressedByIP(r) || client.Proxy.IsValid() || !client.Addr.IsValid() {
-		return false
-	}
-	from := client.Addr.Addr().WithZone("")
-	if from.IsLoopback() {
-		return true
-	}
-	// This machine's other addresses: both ends of the connection have the same
-	// one.
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	return ok && local.AddrPort().Addr().Unmap().WithZone("") == from
-}
-
-// addressedByIP reports whether a client named us by address or as localhost. A
-// page of another site that binds its own name to our address (DNS rebinding)
-// cannot.
-func addressedByIP(r *http.Request) bool {
-	host := r.Host
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil || host == "localhost"
-}
-
 // A happening is an event as the console shows it.
 type happening struct {
 	event.Event
 	Words string `json:"words"`
 	Level string `json:"level"` // "debug", "info" or "warn"
 }
+
+// EventName is the name of this server-sent event.
+func (happening) EventName() string { return "happened" }
 
 func happeningOf(e event.Event) happening {
 	level, words := eventlog.Message(e)
@@ -274,81 +234,4 @@ func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-}
-
-// eventStream begins server-sent events. Event numbers become IDs; events shown
-// by the console have a name of their own. Each is written within writeTimeout,
-// or the stream is given up.
-func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
-	const writeTimeout = 10 * time.Second
-	control := http.NewResponseController(w)
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	_ = control.SetReadDeadline(time.Time{})
-	if control.Flush() != nil {
-		problem.New(problem.Internal, "this connection cannot stream").Write(w)
-		return nil, false
-	}
-	return func(v any) error {
-		b, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		head := ""
-		switch v := v.(type) {
-		case event.Event:
-			head = fmt.Sprintf("id: %d\n", v.Seq)
-		case happening:
-			head = "event: happened\n"
-		}
-		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := fmt.Fprintf(w, "%sdata: %s\n\n", head, b); err != nil {
-			return err
-		}
-		return control.Flush()
-	}, true
-}
-
-// A streamLimit bounds the event streams of one port, and of each address. The
-// zero value is ready.
-type streamLimit struct {
-	mu   sync.Mutex
-	open map[netip.Prefix]int
-	all  int
-}
-
-// bound serves f while there is room for one more stream.
-func (l *streamLimit) bound(f http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if release, ok := l.take(w, r); ok {
-			defer release()
-			f(w, r)
-		}
-	}
-}
-
-// take counts one more stream until release is called, or answers r that there
-// are too many.
-func (l *streamLimit) take(w http.ResponseWriter, r *http.Request) (release func(), ok bool) {
-	addr := proxied.Of(r).Group()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.all >= eventStreams || l.open[addr] >= eventStreamsEach {
-		problem.New(problem.TooManyEventStreams, fmt.Sprintf("at most %d event streams are served, and %d to one address: close another, or ask for the state now and then",
-			eventStreams, eventStreamsEach)).Retry(5 * time.Second).Write(w)
-		return nil, false
-	}
-	if l.open == nil {
-		l.open = map[netip.Prefix]int{}
-	}
-	l.open[addr]++
-	l.all++
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.all--
-		if l.open[addr]--; l.open[addr] == 0 {
-			delete(l.open, addr)
-		}
-	}, true
 }

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -15,96 +12,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/scope"
 	"weir/cmd/weir/api"
-	"weir/sfu/proxied"
 )
-
-func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		remote string
-		local  string // of the connection; "" if unknown
-		host   string
-		header map[string]string
-		proxy  string // that gave the client's address
-		want   bool
-	}{
-		{name: "by loopback", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", want: true},
-		{name: "by IPv6 loopback", remote: "[::1]:5000", host: "[::1]:8080", want: true},
-		{name: "as localhost", remote: "127.0.0.1:5000", host: "localhost:8080", want: true},
-		{name: "by an own address of this machine", remote: "192.0.2.7:5000", local: "192.0.2.7:8080", host: "192.0.2.7:8080", want: true},
-		{name: "from another machine", remote: "192.0.2.9:5000", local: "192.0.2.7:8080", host: "192.0.2.7:8080"},
-		{name: "a name bound to loopback by another site", remote: "127.0.0.1:5000", host: "evil.example:8080"},
-		{name: "through a proxy that says so", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", header: map[string]string{"X-Forwarded-For": "192.0.2.9"}},
-		{name: "through a proxy of the standard", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", header: map[string]string{"Forwarded": "for=192.0.2.9"}},
-		{name: "from another machine's loopback, by a PROXY header", remote: "127.0.0.1:5000", host: "127.0.0.1:8080", proxy: "192.0.2.7"},
-		{name: "an address that is none", remote: "@", host: "127.0.0.1:8080"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := httptest.NewRequest(http.MethodGet, "/console/state", nil)
-			r.RemoteAddr, r.Host = c.remote, c.host
-			for k, v := range c.header {
-				r.Header.Set(k, v)
-			}
-			if c.local != "" {
-				addr, err := net.ResolveTCPAddr("tcp", c.local)
-				if err != nil {
-					t.Fatal(err)
-				}
-				r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(addr)))
-			}
-			if c.proxy != "" {
-				client := proxied.Of(r)
-				client.Proxy = netip.MustParseAddr(c.proxy)
-				r = client.Request(r)
-			}
-			if got := fromThisMachine(r); got != c.want {
-				t.Errorf("fromThisMachine = %v, want %v", got, c.want)
-			}
-		})
-	}
-}
-
-func TestEventStreamsAreBounded(t *testing.T) {
-	var l streamLimit
-	open := func(from string) (release func(), status int) {
-		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
-		r.RemoteAddr = from
-		release, ok := l.take(w, r)
-		if ok {
-			return release, http.StatusOK
-		}
-		if w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `"code":"too-many-event-streams"`) {
-			t.Errorf("refused with %v %s", w.Header(), w.Body)
-		}
-		return nil, w.Code
-	}
-	var first func()
-	for i := range eventStreamsEach {
-		release, status := open("192.0.2.1:1")
-		if status != http.StatusOK {
-			t.Fatalf("stream %d of an address: %d", i, status)
-		}
-		if i == 0 {
-			first = release
-		}
-	}
-	if _, status := open("192.0.2.1:2"); status != http.StatusTooManyRequests {
-		t.Errorf("one more stream of an address than it may have: %d", status)
-	}
-	first()
-	if _, status := open("192.0.2.1:3"); status != http.StatusOK {
-		t.Errorf("a place that was given back: %d", status)
-	}
-	left := eventStreams - eventStreamsEach
-	for i := range left {
-		if _, status := open("198.51.100." + string(rune('0'+i/eventStreamsEach)) + ":1"); status != http.StatusOK {
-			t.Fatalf("stream %d of all: %d", i, status)
-		}
-	}
-	if _, status := open("203.0.113.1:1"); status != http.StatusTooManyRequests {
-		t.Errorf("one more stream than all may have: %d", status)
-	}
-}
 
 func TestPlayersLearnOfFewOtherNodes(t *testing.T) {
 	var state api.NetworkState

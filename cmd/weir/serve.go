@@ -9,6 +9,11 @@ import (
 	"time"
 )
 
+// httpShutdown is how long requests may take to finish at exit.
+const httpShutdown = 3 * time.Second
+
+// newServer is a server with bounds on what clients may take. Its own errors,
+// which clients cause, are of level debug.
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,

@@ -50,8 +50,6 @@ const (
 	defaultLinger = 10 * time.Second
 	// packetsPerCore is the default packet limit for each core, in packets/s.
 	packetsPerCore = 50_000
-	// httpShutdown is how long requests may take to finish at exit.
-	httpShutdown = 3 * time.Second
 )
 
 type (
