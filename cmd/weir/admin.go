@@ -14,6 +14,7 @@ import (
 
 	"weir/capacity"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/httpd"
 	"weir/cmd/weir/survey"
 	"weir/dht"
 	"weir/dht/inspect"
@@ -66,7 +67,7 @@ func (n *node) adminHandler() http.Handler {
 				n.fail(w, r, err)
 				return
 			}
-			writeJSON(w, v)
+			httpd.WriteJSON(w, v)
 		})
 	}
 	get := func(path string, f func(r *http.Request) (any, error)) { handle("GET /api/v1"+path, f) }
@@ -108,9 +109,9 @@ func (n *node) adminHandler() http.Handler {
 		token, err := n.invite()
 		return api.Invitation{Token: token, Network: n.cfg.network}, err
 	})
-	streams := &streamLimit{}
-	mux.HandleFunc("GET /api/v1/records/watch", streams.bound(n.watchRecords))
-	mux.HandleFunc("GET /api/v1/events", streams.bound(n.serveEvents))
+	streams := &httpd.StreamLimit{}
+	mux.HandleFunc("GET /api/v1/records/watch", streams.Bound(n.watchRecords))
+	mux.HandleFunc("GET /api/v1/events", streams.Bound(n.serveEvents))
 	mux.HandleFunc("GET /api/v1/ping", n.servePing)
 	handle("POST /api/v1/sessions/{id}/end", n.endSession)
 	handle("POST /api/v1/streams/end", n.endStream)
@@ -149,7 +150,7 @@ func (n *node) fail(w http.ResponseWriter, r *http.Request, err error) {
 // address (DNS rebinding).
 func sameSite(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !addressedByIP(r) {
+		if !httpd.AddressedByIP(r) {
 			problem.New(problem.BadHost, "reach the admin API by its IP address or as localhost").Write(w)
 			return
 		}
@@ -225,7 +226,7 @@ func (n *node) explain(r *http.Request) (any, error) {
 }
 
 func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {
-	send, ok := eventStream(w)
+	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/httpd"
 	"weir/cmd/weir/names"
 	"weir/sfu"
 	"weir/sfu/problem"
@@ -62,13 +63,13 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	case "", "true", "1":
 	case "false", "0":
 		list := slices.DeleteFunc(n.events.Kept(), func(e event.Event) bool { return !wanted(e) })
-		writeJSON(w, append([]event.Event{}, list...))
+		httpd.WriteJSON(w, append([]event.Event{}, list...))
 		return
 	default:
 		n.fail(w, r, problem.New(problem.BadParameter, "follow: want true or false"))
 		return
 	}
-	send, ok := eventStream(w)
+	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
 	}
@@ -110,7 +111,7 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	send, ok := eventStream(w)
+	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
 	}

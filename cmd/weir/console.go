@@ -17,6 +17,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/eventlog"
+	"weir/cmd/weir/httpd"
 	"weir/cmd/weir/survey"
 	"weir/cmd/weir/web"
 	"weir/sfu/problem"
@@ -55,21 +56,21 @@ func (n *node) console(mux *http.ServeMux) {
 	if n.cfg.console == consoleOff {
 		return
 	}
-	streams := &streamLimit{}
+	streams := &httpd.StreamLimit{}
 	mux.HandleFunc("GET /console/state", n.consoleState)
 	mux.HandleFunc("GET /console/events", func(w http.ResponseWriter, r *http.Request) {
 		if !n.showsNetwork(r) {
 			problem.New(problem.NotLocal, "this node shows its network to its own machine only; --console public changes that").Write(w)
 			return
 		}
-		streams.bound(n.consoleEvents)(w, r)
+		streams.Bound(n.consoleEvents)(w, r)
 	})
 	mux.Handle("/", web.Handler())
 }
 
 // showsNetwork reports whether r may see more than the player.
 func (n *node) showsNetwork(r *http.Request) bool {
-	return n.cfg.console == consolePublic || fromThisMachine(r)
+	return n.cfg.console == consolePublic || httpd.FromThisMachine(r)
 }
 
 // A happening is an event as the console shows it.
@@ -149,13 +150,13 @@ func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !n.showsNetwork(r) {
-		writeJSON(w, consoleReply{
+		httpd.WriteJSON(w, consoleReply{
 			NetworkState: api.NetworkState{Nodes: []api.Record{}, Streams: []api.Stream{}, Gone: []api.GoneNode{}, Time: state.Time},
 			Limited:      true, Elsewhere: elsewhere(state, r.URL.Query().Get("stream"), n.gate),
 		})
 		return
 	}
-	writeJSON(w, consoleReply{NetworkState: state, Happened: n.lastHappenings(), Commands: n.nextCommands()})
+	httpd.WriteJSON(w, consoleReply{NetworkState: state, Happened: n.lastHappenings(), Commands: n.nextCommands()})
 }
 
 // elsewhere lists the public URLs of other nodes where a player may request
@@ -198,7 +199,7 @@ func elsewhere(state api.NetworkState, stream string, gate *scope.Gate) []string
 }
 
 func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
-	send, ok := eventStream(w)
+	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/drain"
+	"weir/cmd/weir/httpd"
 	"weir/sfu/problem"
 )
 
@@ -26,7 +27,7 @@ func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n.drain.Start(time.Duration(req.DeadlineMillis)*time.Millisecond, req.Exit, drain.ByOperator)
-	writeJSON(w, n.drain.Status())
+	httpd.WriteJSON(w, n.drain.Status())
 }
 
 func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
@@ -35,5 +36,5 @@ func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	n.drain.Stop("")
-	writeJSON(w, n.drain.Status())
+	httpd.WriteJSON(w, n.drain.Status())
 }

@@ -15,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/scope"
+	"weir/cmd/weir/httpd"
 	"weir/cmd/weir/web"
 	"weir/dht"
 	"weir/sfu/meter"
@@ -130,7 +131,7 @@ func (a *alternatives) serve(w http.ResponseWriter, r *http.Request) {
 		return // the client has gone
 	}
 	w.Header().Set("Cache-Control", fmt.Sprintf("max-age=%d", int(alternativesAge.Seconds())))
-	writeJSON(w, struct {
+	httpd.WriteJSON(w, struct {
 		Nodes []string `json:"nodes"`
 	}{urls})
 }

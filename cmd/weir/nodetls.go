@@ -11,6 +11,7 @@ import (
 
 	"weir/cmd/weir/bind"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/httpd"
 )
 
 // secure prepares https on the public port, which is bound: the URL given to
@@ -48,8 +49,8 @@ func (n *node) serveTLS() []func(context.Context) error {
 	}
 	work := c.Tasks(n.publicURL)
 	if c.Redirect != nil {
-		plain := newServer(c.Plain(n.publicURL), n.log)
-		work = append(work, func(ctx context.Context) error { return serve(ctx, plain, c.Redirect) })
+		plain := httpd.New(c.Plain(n.publicURL), n.log)
+		work = append(work, func(ctx context.Context) error { return httpd.Serve(ctx, plain, c.Redirect) })
 	}
 	return work
 }

@@ -11,6 +11,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/policy"
 	"weir/capacity/signed"
+	"weir/cmd/weir/httpd"
 	"weir/cmd/weir/policies"
 	"weir/cmd/weir/survey"
 	"weir/dht"
@@ -35,7 +36,7 @@ func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		problem.New(problem.BadPolicy, err.Error()).Write(w)
 	default:
-		writeJSON(w, policies.EntryOf(p, sealed, true))
+		httpd.WriteJSON(w, policies.EntryOf(p, sealed, true))
 	}
 }
 

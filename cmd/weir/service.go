@@ -30,6 +30,7 @@ import (
 	"weir/cmd/weir/drain"
 	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/hook"
+	"weir/cmd/weir/httpd"
 	"weir/cmd/weir/metrics"
 	"weir/cmd/weir/placing"
 	"weir/cmd/weir/policies"
@@ -339,9 +340,9 @@ func (n *node) depth() int {
 // run serves until ctx is done or a part fails. All parts run as long as the
 // process.
 func (n *node) run(ctx context.Context) error {
-	public := newServer(n.cfg.tls.Handler(n.publicHandler()), n.log)
+	public := httpd.New(n.cfg.tls.Handler(n.publicHandler()), n.log)
 	public.ConnContext = proxied.ConnContext
-	admin := newServer(n.adminHandler(), n.log)
+	admin := httpd.New(n.adminHandler(), n.log)
 
 	var hooks sync.WaitGroup // ends shortly after n.events has closed
 	if n.hooks != nil {
@@ -356,14 +357,14 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.gauge.Run(ctx) })
 	work.Go(func() error { return n.policy.Run(ctx) })
 	work.Go(func() error { return n.view.Run(ctx) })
-	work.Go(func() error { return serve(ctx, public, n.cfg.tls.Listener(n.public)) })
+	work.Go(func() error { return httpd.Serve(ctx, public, n.cfg.tls.Listener(n.public)) })
 	for _, f := range n.serveTLS() {
 		work.Go(func() error { return f(ctx) })
 	}
-	work.Go(func() error { return serve(ctx, admin, n.admin) })
+	work.Go(func() error { return httpd.Serve(ctx, admin, n.admin) })
 	if n.scrapes != nil {
-		metrics := newServer(n.metricsHandler(), n.log)
-		work.Go(func() error { return serve(ctx, metrics, n.scrapes) })
+		metrics := httpd.New(n.metricsHandler(), n.log)
+		work.Go(func() error { return httpd.Serve(ctx, metrics, n.scrapes) })
 	}
 	work.Go(func() error { return n.announce(ctx) })
 	work.Go(func() error { return n.events.Run(ctx) })

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weir/cmd/weir/drain"
+	"weir/cmd/weir/httpd"
 )
 
 // defaultStopTimeout is how long a node that is asked to end waits for its
@@ -72,7 +73,7 @@ func (n *node) runUntilStopped(parent context.Context) error {
 // awaitSessions starts a drain that ends the node, and reports whether there is
 // anything to wait for.
 func (n *node) awaitSessions(timeout time.Duration) bool {
-	n.notify.Stopping(timeout + 2*httpShutdown)
+	n.notify.Stopping(timeout + 2*httpd.Shutdown)
 	if n.drain.Left() == 0 || timeout == 0 {
 		return false
 	}

@@ -1,4 +1,4 @@
-package main
+package httpd
 
 import (
 	"fmt"
@@ -18,16 +18,16 @@ const (
 	eventStreamsEach = 8
 )
 
-// A streamLimit bounds the event streams of one port, and of each address. The
+// A StreamLimit bounds the event streams of one port, and of each address. The
 // zero value is ready.
-type streamLimit struct {
+type StreamLimit struct {
 	mu   sync.Mutex
 	open map[netip.Prefix]int
 	all  int
 }
 
-// bound serves f while there is room for one more stream.
-func (l *streamLimit) bound(f http.HandlerFunc) http.HandlerFunc {
+// Bound serves f while there is room for one more stream.
+func (l *StreamLimit) Bound(f http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if release, ok := l.take(w, r); ok {
 			defer release()
@@ -38,7 +38,7 @@ func (l *streamLimit) bound(f http.HandlerFunc) http.HandlerFunc {
 
 // take counts one more stream until release is called, or answers r that there
 // are too many.
-func (l *streamLimit) take(w http.ResponseWriter, r *http.Request) (release func(), ok bool) {
+func (l *StreamLimit) take(w http.ResponseWriter, r *http.Request) (release func(), ok bool) {
 	addr := proxied.Of(r).Group()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,4 +1,4 @@
-package main
+package httpd
 
 import (
 	"context"
@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// httpShutdown is how long requests may take to finish at exit.
-const httpShutdown = 3 * time.Second
+// Shutdown is how long requests may take to finish at exit.
+const Shutdown = 3 * time.Second
 
-// newServer is a server with bounds on what clients may take. Its own errors,
+// New is a server with bounds on what clients may take. Its own errors,
 // which clients cause, are of level debug.
-func newServer(h http.Handler, log *slog.Logger) *http.Server {
+func New(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -25,11 +25,11 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// serve runs s on l until ctx is done.
-func serve(ctx context.Context, s *http.Server, l net.Listener) error {
+// Serve runs s on l until ctx is done.
+func Serve(ctx context.Context, s *http.Server, l net.Listener) error {
 	s.BaseContext = func(net.Listener) context.Context { return ctx } // ends event streams
 	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpShutdown)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), Shutdown)
 		defer cancel()
 		if s.Shutdown(grace) != nil {
 			_ = s.Close()

@@ -1,4 +1,4 @@
-package main
+package httpd
 
 import (
 	"context"
@@ -50,7 +50,7 @@ func TestOnlyThisMachineSeesTheNetwork(t *testing.T) {
 				client.Proxy = netip.MustParseAddr(c.proxy)
 				r = client.Request(r)
 			}
-			if got := fromThisMachine(r); got != c.want {
+			if got := FromThisMachine(r); got != c.want {
 				t.Errorf("fromThisMachine = %v, want %v", got, c.want)
 			}
 		})

@@ -1,4 +1,4 @@
-package main
+package httpd
 
 import (
 	"encoding/json"
@@ -10,8 +10,8 @@ import (
 	"weir/sfu/problem"
 )
 
-// writeJSON answers with v, which is not to be cached.
-func writeJSON(w http.ResponseWriter, v any) {
+// WriteJSON answers with v, which is not to be cached.
+func WriteJSON(w http.ResponseWriter, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		problem.New(problem.Internal, err.Error()).Write(w)
@@ -22,10 +22,10 @@ func writeJSON(w http.ResponseWriter, v any) {
 	_, _ = w.Write(append(b, '\n'))
 }
 
-// eventStream begins server-sent events. Event numbers become IDs; values with
+// EventStream begins server-sent events. Event numbers become IDs; values with
 // an EventName have that name. Each is written within writeTimeout, or the
 // stream is given up.
-func eventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
+func EventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
 	const writeTimeout = 10 * time.Second
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")

@@ -1,4 +1,4 @@
-package main
+package httpd
 
 import (
 	"net/http"
@@ -8,7 +8,7 @@ import (
 )
 
 func TestEventStreamsAreBounded(t *testing.T) {
-	var l streamLimit
+	var l StreamLimit
 	open := func(from string) (release func(), status int) {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
 		r.RemoteAddr = from

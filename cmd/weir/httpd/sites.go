@@ -1,4 +1,4 @@
-package main
+package httpd
 
 import (
 	"net"
@@ -9,16 +9,16 @@ import (
 	"weir/sfu/proxied"
 )
 
-// fromThisMachine reports whether r was made on this machine, and not passed
+// FromThisMachine reports whether r was made on this machine, and not passed
 // on by a proxy, nor by a page whose name was bound to our address.
-func fromThisMachine(r *http.Request) bool {
+func FromThisMachine(r *http.Request) bool {
 	for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
 		if r.Header.Get(header) != "" {
 			return false
 		}
 	}
 	client := proxied.Of(r)
-	if !addressedByIP(r) || client.Proxy.IsValid() || !client.Addr.IsValid() {
+	if !AddressedByIP(r) || client.Proxy.IsValid() || !client.Addr.IsValid() {
 		return false
 	}
 	from := client.Addr.Addr().WithZone("")
@@ -31,10 +31,10 @@ func fromThisMachine(r *http.Request) bool {
 	return ok && local.AddrPort().Addr().Unmap().WithZone("") == from
 }
 
-// addressedByIP reports whether a client named us by address or as localhost. A
+// AddressedByIP reports whether a client named us by address or as localhost. A
 // page of another site that binds its own name to our address (DNS rebinding)
 // cannot.
-func addressedByIP(r *http.Request) bool {
+func AddressedByIP(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
