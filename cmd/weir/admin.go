@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
@@ -16,6 +14,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/httpd"
 	"weir/cmd/weir/survey"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
 	"weir/sfu/meter"
@@ -30,7 +29,7 @@ func (n *node) publicHandler() http.Handler {
 	mux.Handle("/whep/", media)
 	mux.Handle("/session/", media)
 	n.health(mux)
-	mux.HandleFunc("GET /openapi.yaml", serveOpenAPI)
+	mux.HandleFunc("GET /openapi.yaml", api.ServeOpenAPI)
 	n.embed(mux)
 	n.console(mux)
 	return n.asClients(mux)
@@ -64,7 +63,7 @@ func (n *node) adminHandler() http.Handler {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			v, err := f(r)
 			if err != nil {
-				n.fail(w, r, err)
+				httpd.Fail(n.log, w, r, err)
 				return
 			}
 			httpd.WriteJSON(w, v)
@@ -116,7 +115,7 @@ func (n *node) adminHandler() http.Handler {
 	handle("POST /api/v1/sessions/{id}/end", n.endSession)
 	handle("POST /api/v1/streams/end", n.endStream)
 	n.health(mux)
-	mux.HandleFunc("GET /api/v1/openapi.yaml", serveOpenAPI)
+	mux.HandleFunc("GET /api/v1/openapi.yaml", api.ServeOpenAPI)
 	mux.Handle("GET /metrics", n.scraped())
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -124,25 +123,6 @@ func (n *node) adminHandler() http.Handler {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return sameSite(problem.Mux(mux))
-}
-
-// fail answers a request to the admin API with err. Clients of the admin API
-// may read the full text of errors; URLs in them may carry secrets.
-func (n *node) fail(w http.ResponseWriter, r *http.Request, err error) {
-	p := problem.Of(err)
-	switch {
-	case p != nil:
-	case errors.Is(err, dht.ErrUnanswered):
-		p = problem.New(problem.NotKnown, "it is not known now: "+err.Error()).Retry(survey.RetryAfter)
-	case errors.Is(err, context.DeadlineExceeded):
-		p = problem.New(problem.NoAnswer, "the nodes asked did not answer in time").Retry(survey.RetryAfter)
-	case errors.Is(err, context.Canceled):
-		p = problem.New(problem.Closing, "this node is ending")
-	default:
-		p = problem.New(problem.Internal, problem.WithoutURL(err).Error())
-		n.log.Warn("admin request failed", "path", r.URL.Path, "err", p.Detail)
-	}
-	p.Write(w)
 }
 
 // sameSite refuses requests that a web page in the operator's browser could
@@ -189,7 +169,7 @@ func needOf(q url.Values, purpose capacity.Purpose) (capacity.Need, error) {
 		}
 	}
 	if v := q.Get("uplink"); v != "" {
-		bits, err := bitrate(v)
+		bits, err := term.ParseBitrate(v)
 		if err != nil {
 			return need, problem.New(problem.BadParameter, err.Error())
 		}

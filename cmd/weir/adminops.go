@@ -56,7 +56,7 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	wanted, err := sinceOf(since, time.Now())
 	if err != nil {
-		n.fail(w, r, err)
+		httpd.Fail(n.log, w, r, err)
 		return
 	}
 	switch q.Get("follow") {
@@ -66,7 +66,7 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 		httpd.WriteJSON(w, append([]event.Event{}, list...))
 		return
 	default:
-		n.fail(w, r, problem.New(problem.BadParameter, "follow: want true or false"))
+		httpd.Fail(n.log, w, r, problem.New(problem.BadParameter, "follow: want true or false"))
 		return
 	}
 	send, ok := httpd.EventStream(w)
@@ -97,17 +97,17 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	id, err := peer.Decode(q.Get("peer"))
 	if err != nil {
-		n.fail(w, r, problem.New(problem.BadParameter, fmt.Sprintf("peer=%s: want a peer ID", q.Get("peer"))))
+		httpd.Fail(n.log, w, r, problem.New(problem.BadParameter, fmt.Sprintf("peer=%s: want a peer ID", q.Get("peer"))))
 		return
 	}
 	if id == n.dht.ID() {
-		n.fail(w, r, problem.New(problem.BadParameter, "this is the node itself: ask another one to ping it"))
+		httpd.Fail(n.log, w, r, problem.New(problem.BadParameter, "this is the node itself: ask another one to ping it"))
 		return
 	}
 	most := 5
 	if v := q.Get("count"); v != "" {
 		if most, err = strconv.Atoi(v); err != nil || most < 1 || most > api.MaxPings {
-			n.fail(w, r, problem.New(problem.BadParameter, fmt.Sprintf("count=%s: want 1 to %d", v, api.MaxPings)))
+			httpd.Fail(n.log, w, r, problem.New(problem.BadParameter, fmt.Sprintf("count=%s: want 1 to %d", v, api.MaxPings)))
 			return
 		}
 	}

@@ -146,7 +146,7 @@ func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	state, _, err := n.view.Latest(ctx)
 	if err != nil {
-		n.fail(w, r, err)
+		httpd.Fail(n.log, w, r, err)
 		return
 	}
 	if !n.showsNetwork(r) {

@@ -31,7 +31,7 @@ func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
-	if n.drain.Status().Reason == byStop {
+	if n.drain.Status().Reason == drain.ByStop {
 		problem.New(problem.Closing, "the node was told to end: that cannot be taken back").Write(w)
 		return
 	}

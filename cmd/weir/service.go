@@ -38,6 +38,7 @@ import (
 	"weir/cmd/weir/spans"
 	"weir/cmd/weir/supervise"
 	"weir/cmd/weir/survey"
+	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/identity"
 	"weir/dht/scale"
@@ -76,7 +77,7 @@ func limitsOf(c *cli.Context) (limits, error) {
 		l.Packets = int64(packetsPerCore * gauge.Cores())
 	}
 	if s := c.String("uplink-limit"); s != "" {
-		v, err := bitrate(s)
+		v, err := term.ParseBitrate(s)
 		if err != nil {
 			return l, fmt.Errorf("--uplink-limit: %w", err)
 		}

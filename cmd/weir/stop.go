@@ -20,9 +20,6 @@ const defaultStopTimeout = 10 * time.Second
 // signalTime is how long a signal may take from its first receiver to the next.
 const signalTime = 100 * time.Millisecond
 
-// byStop is the reason of a drain that a signal began.
-const byStop = "told to end"
-
 // runUntilStopped runs n until it fails or ends by itself, parent is done, or
 // this process gets a signal to end. At the first signal the node stops
 // admitting and waits until it is empty, --stop-timeout at most; at the second
@@ -80,6 +77,6 @@ func (n *node) awaitSessions(timeout time.Duration) bool {
 	c := n.sfu.Counts()
 	n.log.Info("told to end: waiting for sessions; a second signal ends the node now",
 		"publishers", c.Publishers, "viewers", c.Viewers, "links", c.Links, "at_most", timeout)
-	n.drain.Start(timeout, true, byStop)
+	n.drain.Start(timeout, true, drain.ByStop)
 	return true
 }

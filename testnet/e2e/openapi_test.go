@@ -28,7 +28,7 @@ import (
 	"weir/sfu/sdp"
 )
 
-// A contract compares the answers of nodes with cmd/weir/openapi.yaml.
+// A contract compares the answers of nodes with cmd/weir/api/openapi.yaml.
 type contract struct {
 	doc      *openapi3.T
 	router   routers.Router
@@ -37,7 +37,7 @@ type contract struct {
 
 func newContract(t *testing.T) *contract {
 	t.Helper()
-	doc, err := openapi3.NewLoader().LoadFromFile("../../cmd/weir/openapi.yaml")
+	doc, err := openapi3.NewLoader().LoadFromFile("../../cmd/weir/api/openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +323,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 		return n
 	}(), len(slices.Collect(maps.Keys(c.answered))))
 
-	served, err := os.ReadFile("../../cmd/weir/openapi.yaml")
+	served, err := os.ReadFile("../../cmd/weir/api/openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

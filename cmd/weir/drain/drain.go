@@ -180,5 +180,9 @@ func (d *Drainer) Run(ctx context.Context) error {
 	}
 }
 
-// ByOperator is the reason of a drain that the operator requested.
-const ByOperator = "by the operator"
+const (
+	// ByOperator is the reason of a drain that the operator requested.
+	ByOperator = "by the operator"
+	// ByStop is the reason of a drain that a signal began.
+	ByStop = "told to end"
+)

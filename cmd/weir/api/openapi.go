@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	_ "embed"
@@ -11,9 +11,9 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-// serveOpenAPI serves the description to everyone: it contains only what is in
+// ServeOpenAPI serves the description to everyone: it contains only what is in
 // the source.
-func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
+func ServeOpenAPI(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "application/yaml") // RFC 9512
 	h.Set("X-Content-Type-Options", "nosniff")
