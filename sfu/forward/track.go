@@ -13,8 +13,9 @@ import (
 
 const (
 	// keyframeInterval is the least time between two keyframe requests to one
-	// UpTrack: for requests of any number of viewers the encoder gets one.
-	keyframeInterval = 250 * time.Millisecond
+	// UpTrack: for requests of any number of viewers the encoder gets one. Those
+	// that join meanwhile begin with the group that it makes.
+	keyframeInterval = time.Second
 	// keyframePatience is how long frames that a new viewer could not decode
 	// are withheld from it. Past that it gets all frames: the payload may be
 	// encrypted end to end, so that no keyframe can be detected (RFC 9605).

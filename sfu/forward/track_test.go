@@ -218,7 +218,7 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 		for range 100 {
 			track.RequestKeyframe()
 		}
-		time.Sleep(time.Second)
+		time.Sleep(2 * keyframeInterval)
 		synctest.Wait()
 		if len(asked) != 2 || asked[0] != time.Second || asked[1] != time.Second+keyframeInterval {
 			t.Fatalf("asked at %v, want at 1 s and once more %v later", asked, keyframeInterval)
@@ -229,7 +229,7 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 		add(t, track, o)
 		track.RequestKeyframe()
 		feed(src, packet(1, 0, keyPayload))
-		time.Sleep(time.Second)
+		time.Sleep(2 * keyframeInterval)
 		synctest.Wait()
 		if len(asked) != 3 {
 			t.Errorf("asked %d times, want 3: the keyframe had come", len(asked))
@@ -237,7 +237,7 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 		track.RequestKeyframe()
 		track.RequestKeyframe()
 		src.Close()
-		time.Sleep(time.Second)
+		time.Sleep(2 * keyframeInterval)
 		synctest.Wait()
 		if len(asked) != 4 {
 			t.Errorf("asked %d times, want 4: the source was closed", len(asked))

@@ -45,9 +45,8 @@ func firstFrame(name string, views []client.Stats) FirstFrame {
 // viewTime bounds one viewer's start.
 const viewTime = 10 * time.Second
 
-// A node requests a keyframe of a publisher at most every 250 ms, and the clip
-// has one every 500 ms. A viewer that comes by itself meets both at a random
-// phase, so the pauses between samples are random, between these.
+// The clip has a keyframe every 500 ms. A viewer that comes by itself meets it at
+// a random phase, so the pauses between samples are random, between these.
 const (
 	pauseLeast = 250 * time.Millisecond
 	pauseMost  = 500 * time.Millisecond
