@@ -16,9 +16,14 @@ const (
 	// repairShare limits retransmissions to 1/repairShare of the bytes sent:
 	// enough for a loss of a fifth of the packets and a fifth of the repairs.
 	repairShare = 2
-	// repairBurst is the most that can be saved up for a time of loss, in
-	// bytes.
+	// repairStart is what may be sent again before anything is earned, and
+	// repairBurst the most that can be saved up for a time of loss, in bytes.
+	repairStart = 8 << 10
 	repairBurst = 256 << 10
+	// requestShare bounds the packets requested by those sent, as looking for
+	// each costs time; requestBurst of them can be saved up.
+	requestShare = 4
+	requestBurst = 2048
 	// repairTimes is how often one packet is sent again, each time at least
 	// half a round trip after the last.
 	repairTimes = 8
@@ -46,7 +51,7 @@ func (r *Repairs) count(what outcome) {
 	case r == nil:
 	case what == repaired:
 		r.sent.Add(1)
-	case what == withheld:
+	case what == withheld, what == overasked:
 		r.withheld.Add(1)
 	}
 }
@@ -55,15 +60,17 @@ func (r *Repairs) count(what outcome) {
 type outcome int
 
 const (
-	unknown  outcome = iota // not kept: too old, or never sent
-	repaired                //
-	withheld                // withheld by a bound
+	unknown   outcome = iota // not kept: too old, or never sent
+	repaired                 //
+	withheld                 // withheld by a bound
+	overasked                // as are all that come with it
 )
 
 // A repairer keeps the bounds of one DownTrack's retransmissions, and their
 // numbers.
 type repairer struct {
 	budget int      // bytes
+	asks   int      // packets that may be requested
 	seq    uint16   // of the next retransmission packet
 	last   []repair // by packet number, modulo repairsKept; nil: no repair yet
 	buffer []byte   // payload of the retransmission packet that is being sent
@@ -76,10 +83,15 @@ type repair struct {
 	times int
 }
 
-func newRepairer() repairer { return repairer{budget: repairBurst, seq: uint16(rand.Uint32())} }
+func newRepairer() repairer {
+	return repairer{budget: repairStart, asks: requestBurst, seq: uint16(rand.Uint32())}
+}
 
 // earn adds the share of a packet that was sent to the budget.
-func (r *repairer) earn(size int) { r.budget = min(repairBurst, r.budget+size/repairShare) }
+func (r *repairer) earn(size int) {
+	r.budget = min(repairBurst, r.budget+size/repairShare)
+	r.asks = min(requestBurst, r.asks+requestShare)
+}
 
 // allow takes a repair of packet index, of size bytes, from the budget, unless
 // a bound forbids it. One packet is not repaired twice within pause.
@@ -125,10 +137,14 @@ func (d *DownTrack) repair(b *Binding, nacks []rtcp.NackPair, now time.Time) {
 		return
 	}
 	pause := repairPause(d.rtt.last())
-	for _, pair := range nacks {
-		pair.Range(func(seq uint16) bool {
-			d.Repairs.count(d.repeat(b, seq, now, pause))
-			return true
+	for i := 0; i < len(nacks); i++ {
+		nacks[i].Range(func(seq uint16) bool {
+			what := d.repeat(b, seq, now, pause)
+			d.Repairs.count(what)
+			if what == overasked {
+				i = len(nacks)
+			}
+			return what != overasked
 		})
 	}
 }
@@ -138,6 +154,10 @@ func (d *DownTrack) repair(b *Binding, nacks []rtcp.NackPair, now time.Time) {
 func (d *DownTrack) repeat(b *Binding, seq uint16, now time.Time, pause time.Duration) outcome {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.repairs.asks == 0 {
+		return overasked
+	}
+	d.repairs.asks--
 	behind := uint64(uint16(d.index) - seq)
 	if behind >= 1<<15 || behind > d.index {
 		return unknown // it was not sent yet

@@ -116,7 +116,7 @@ func TestRepairIsBounded(t *testing.T) {
 		}
 	}
 	again := b.bytes - original
-	if again > original/repairShare+repairBurst {
+	if again > original/repairShare+repairStart {
 		t.Errorf("%d bytes were sent again of %d", again, original)
 	}
 	if again < original/repairShare/2 {
@@ -124,6 +124,26 @@ func TestRepairIsBounded(t *testing.T) {
 	}
 	if sent, withheld := b.Repairs.Totals(); sent == 0 || withheld == 0 {
 		t.Errorf("%d sent, %d withheld", sent, withheld)
+	}
+}
+
+// A viewer that requests more packets than are sent to it, kept or not, is not
+// served until it is sent more: looking for them costs time.
+func TestRequestsAreBounded(t *testing.T) {
+	b := newRepairBench(t, RTX{})
+	for seq := range uint16(10) {
+		b.send(t, seq, 1000)
+	}
+	now := time.Now()
+	for seq := range uint16(20_000) {
+		b.ask(now, 20_000+seq)
+	}
+	if n := b.ask(now, 9); n != 0 {
+		t.Error("served after 20,000 requests")
+	}
+	b.send(t, 10, 1000)
+	if n := b.ask(now, 9); n != 1 {
+		t.Error("not served, though a packet was sent since")
 	}
 }
 
