@@ -317,7 +317,7 @@ func (d *DownTrack) headerOf(b *Binding, s *span, k *kept) *rtp.Header {
 		Extensions:     h.Extensions[:0],
 	}
 	if b.MIDExtension != 0 && d.packets.Load() < maxMIDs {
-		b.Form.extend(h, b.MIDExtension, b.MID)
+		b.Form.Extend(h, b.MIDExtension, b.MID)
 	}
 	k.addExtensions(h, s.ids, b.Form)
 	return h

@@ -22,8 +22,8 @@ const (
 // that does not go by the SSRC has learned it by then (RFC 9143, section 9.2).
 const maxMIDs = 64
 
-// extend adds an extension to h. One that does not fit into f is left out.
-func (f Form) extend(h *rtp.Header, id uint8, value []byte) {
+// Extend adds an extension to h. One that does not fit into f is left out.
+func (f Form) Extend(h *rtp.Header, id uint8, value []byte) {
 	fits := id <= maxShortID && len(value) <= maxShortValue
 	switch {
 	case f == OneByte && !fits:
@@ -43,7 +43,7 @@ func (k *kept) addExtensions(h *rtp.Header, ids map[uint8]uint8, f Form) {
 	for rest := k.data[:k.extended]; len(rest) > 0; {
 		id, end := rest[0], 2+int(rest[1])
 		if to := ids[id]; to != 0 {
-			f.extend(h, to, rest[2:end])
+			f.Extend(h, to, rest[2:end])
 		}
 		rest = rest[end:]
 	}

@@ -160,6 +160,7 @@ func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, beg
 		out.Begun = func(at time.Time) { begun(track.Codec.Kind(), at) }
 		t.outs = append(t.outs, out)
 	}
+	t.steer()
 	answer, err := t.answer(ctx, o)
 	if err != nil {
 		t.Close()

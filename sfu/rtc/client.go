@@ -13,6 +13,7 @@ import (
 	"weir/capacity/task"
 	"weir/sfu/forward"
 	"weir/sfu/sdp"
+	"weir/sfu/steering"
 )
 
 // A Client is the media connection of one WHIP or WHEP client. Quiet, Look,
@@ -24,8 +25,9 @@ type Client struct {
 	connected chan struct{} // closed when media can flow
 	ended     chan string   // why the connection has ended, or has to; the first counts
 
-	outs []*LocalTrack // of a viewer
-	in   *Ingress      // of a publisher
+	outs     []*LocalTrack      // of a viewer
+	steering *steering.Steering // of a viewer, by its connection
+	in       *Ingress           // of a publisher
 
 	tracks []*forward.Track // of a publisher
 	left   []*forward.Track // tracks of the stream without a section of the viewer

@@ -17,13 +17,13 @@ import (
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/logging"
-	psdp "github.com/pion/sdp/v3"
 	"github.com/pion/stun/v4"
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/scope"
 	"weir/sfu/forward"
 	"weir/sfu/srtp"
+	"weir/sfu/steering"
 	"weir/sfu/udp"
 )
 
@@ -53,6 +53,7 @@ type Engine struct {
 
 	repairs  forward.Repairs
 	skips    forward.Skips
+	probes   steering.Totals
 	feedback feedbackCounters
 	batches  sync.Pool // of *batch
 
@@ -104,6 +105,10 @@ func (e *Engine) Repairs() (sent, withheld int64) { return e.repairs.Totals() }
 // could not send them in time, those of several viewers and links counted for
 // each.
 func (e *Engine) Skips() (video, audio int64) { return e.skips.Totals() }
+
+// Probes returns how many probes of viewers' connections there were, and the
+// bytes of padding that they sent.
+func (e *Engine) Probes() (probes, bytes int64) { return e.probes.Read() }
 
 // Encrypted returns how many connections of viewers and links there were whose
 // RTP is encrypted here, and by pion, since their keys are not known here or not
@@ -165,11 +170,6 @@ func (e *Engine) publisher(media *webrtc.MediaEngine, passive bool, in *Ingress)
 		}
 		registry.Add(made{*f.to})
 	}
-	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeAudio, webrtc.RTPCodecTypeVideo} {
-		if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: psdp.TransportCCURI}, kind); err != nil {
-			return nil, err
-		}
-	}
 	t, err := e.transport(rolePublisher, !passive, media, registry, in)
 	if err == nil {
 		in.requests = t.requests
@@ -211,7 +211,9 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	if err != nil {
 		return nil, err
 	}
+	out := &outbound{engine: e, media: role != rolePublisher, control: controller{since: time.Now()}}
 	var s webrtc.SettingEngine
+	s.BufferFactory = out.control.buffer
 	if in != nil {
 		s.BufferFactory = in.buffer
 	}
@@ -247,7 +249,7 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	s.SetFireOnTrackBeforeFirstRTP(true)
 	s.SetDTLSRetransmissionInterval(200 * time.Millisecond)
 	s.SetSRTPReplayProtectionWindow(srtp.ReplayWindow)
-	keys, out := &srtp.KeyWatch{}, &outbound{engine: e, media: role != rolePublisher}
+	keys := &srtp.KeyWatch{}
 	var around *srtp.Opener
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	if serve {

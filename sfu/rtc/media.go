@@ -8,12 +8,12 @@ import (
 	"weir/sfu/sdp"
 )
 
-// NewMedia makes a MediaEngine with the forwarded header extensions, and
-// without codecs.
+// NewMedia makes a MediaEngine with the forwarded header extensions, MID
+// and that of congestion control, and without codecs.
 func NewMedia() (*webrtc.MediaEngine, error) {
 	media := &webrtc.MediaEngine{}
 	for kind, uris := range sdp.ForwardedExtensions {
-		for _, uri := range append([]string{psdp.SDESMidURI}, uris...) {
+		for _, uri := range append([]string{psdp.SDESMidURI, psdp.TransportCCURI}, uris...) {
 			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, kind); err != nil {
 				return nil, err
 			}

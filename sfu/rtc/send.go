@@ -25,10 +25,11 @@ import (
 // roll-overs: nothing is sent before the handshake is over, and what it has
 // yielded then holds for good.
 type outbound struct {
-	engine *Engine
-	media  bool                        // RTP is sent: to a viewer or over a link
-	sealer atomic.Pointer[srtp.Sealer] // nil: by pion
-	route  atomic.Pointer[route]
+	engine  *Engine
+	media   bool // RTP is sent: to a viewer or over a link
+	control controller
+	sealer  atomic.Pointer[srtp.Sealer] // nil: by pion
+	route   atomic.Pointer[route]
 
 	mu      sync.Mutex
 	indices map[uint32]*srtp.Index // by SSRC
@@ -152,6 +153,7 @@ type trackSender struct {
 	index     *srtp.Index // of ssrc
 	rtx       *srtp.Index // of the SSRC of retransmissions
 	buffer    []byte      // a packet that leaves alone
+	stamp     stamp       // of congestion control
 }
 
 // WriteRTCP implements forward.Sender.
@@ -160,11 +162,12 @@ func (s *trackSender) WriteRTCP(packets []rtcp.Packet) error { return s.writeRTC
 // WriteRTP implements forward.Sender.
 func (s *trackSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	sealer, to := s.out.sealer.Load(), s.out.route.Load()
-	switch {
-	case sealer == nil:
-		return s.pion.WriteRTP(h, payload)
-	case to == nil:
+	if sealer != nil && to == nil {
 		return 0, errNoRoute
+	}
+	s.stamp.mark(h, payload)
+	if sealer == nil {
+		return s.pion.WriteRTP(h, payload)
 	}
 	size := srtp.SealedSize(h, payload)
 	s.buffer = slices.Grow(s.buffer[:0], size)[:size]
@@ -185,6 +188,7 @@ func (s *trackSender) BatchRTP(b forward.Batch, h *rtp.Header, payload []byte) (
 	if sealer == nil || to == nil || to.far != nil {
 		return s.WriteRTP(h, payload)
 	}
+	s.stamp.mark(h, payload)
 	n, err := sealer.Seal(b.Next(to.udp, srtp.SealedSize(h, payload)), s.indexOf(h.SSRC), h, payload)
 	if err != nil {
 		return 0, err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pion/dtls/v3"
+	"github.com/pion/interceptor"
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
@@ -53,8 +54,8 @@ type pionViewer struct {
 }
 
 // view connects a viewer, whose settings change may edit, with an offer that
-// edit changes.
-func (e *Engine) view(t *testing.T, change func(*webrtc.SettingEngine), edit func(string) string) *pionViewer {
+// edit changes, and with interceptors.
+func (e *Engine) view(t *testing.T, change func(*webrtc.SettingEngine), edit func(string) string, interceptors ...func(*webrtc.MediaEngine, *interceptor.Registry) error) *pionViewer {
 	t.Helper()
 	var s webrtc.SettingEngine
 	s.SetIncludeLoopbackCandidate(true)
@@ -63,7 +64,13 @@ func (e *Engine) view(t *testing.T, change func(*webrtc.SettingEngine), edit fun
 	if err := media.RegisterDefaultCodecs(); err != nil {
 		t.Fatal(err)
 	}
-	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(s), webrtc.WithMediaEngine(media)).NewPeerConnection(webrtc.Configuration{})
+	registry := &interceptor.Registry{}
+	for _, add := range interceptors {
+		if err := add(media, registry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(s), webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(registry)).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}

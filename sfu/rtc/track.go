@@ -53,7 +53,8 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 		}
 		l.extensions(&b, ctx.HeaderExtensions())
 		b.Sender = &trackSender{
-			out: l.out, pion: ctx.WriteStream(), writeRTCP: l.writeRTCP,
+			stamp: l.out.control.stamp(ctx.HeaderExtensions(), b.Form),
+			out:   l.out, pion: ctx.WriteStream(), writeRTCP: l.writeRTCP,
 			ssrc: b.SSRC, index: l.out.index(b.SSRC), rtx: l.out.index(b.RTX.SSRC),
 		}
 		l.DownTrack.Bind(b)
