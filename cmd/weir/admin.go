@@ -1,122 +1,117 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/pprof"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"weir/capacity"
+	"weir/capacity/policy"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/doctor"
+	"weir/cmd/weir/drain"
+	"weir/cmd/weir/eventlog"
 	"weir/cmd/weir/httpd"
+	"weir/cmd/weir/policies"
+	"weir/cmd/weir/supervise"
 	"weir/cmd/weir/survey"
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
+	"weir/sfu"
 	"weir/sfu/meter"
 	"weir/sfu/problem"
 )
 
-// publicHandler serves clients and the console.
-func (n *node) publicHandler() http.Handler {
-	media := n.counters.Times.Requested(n.sfu.Clients().Handler())
-	mux := http.NewServeMux()
-	mux.Handle("/whip/", media)
-	mux.Handle("/whep/", media)
-	mux.Handle("/session/", media)
-	n.health(mux)
-	mux.HandleFunc("GET /openapi.yaml", api.ServeOpenAPI)
-	n.embed(mux)
-	n.console(mux)
-	return n.asClients(mux)
+// An adminAPI serves what a node knows of itself and of its network, and lets
+// the operator change what may change while it runs. All fields are required.
+type adminAPI struct {
+	Node     *dht.Node
+	SFU      *sfu.SFU
+	View     *survey.Overview
+	Events   *eventlog.Hub
+	Policy   func() *policy.Compiled // in force
+	Store    *policies.Store         // the operator's policies
+	Drain    *drain.Drainer
+	Network  string // its name
+	Status   func() api.Status
+	Names    func() map[string]string // of nodes, by peer ID
+	Config   func() api.Config
+	Reload   func() (api.Reload, error) // reads the configuration again
+	Diagnose func(context.Context) doctor.Diagnosis
+	Invite   func() (token string, err error)
+	Metrics  http.Handler
+	Health   *supervise.Health
+	Log      *slog.Logger
 }
 
-// health serves the probes of service managers, orchestrators and load balancers.
-func (n *node) health(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", n.alive.Healthz)
-	mux.HandleFunc("GET /readyz", n.readyz)
-}
-
-// readyz says whether the node is in the network and takes placements.
-func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
-	select {
-	case <-n.dht.Ready():
-	default:
-		problem.New(problem.NotReady, "this node is not in its network yet").Retry(survey.RetryAfter).Write(w)
-		return
-	}
-	if s := n.ledger.Totals(time.Now()).State; s == capacity.Draining {
-		problem.New(problem.Draining, "this node is draining: it takes nothing new").Write(w)
-		return
-	}
-	fmt.Fprintln(w, "ready")
-}
-
-// adminHandler serves the admin API, metrics and profiles.
-func (n *node) adminHandler() http.Handler {
+// handler serves the admin API, metrics and profiles.
+func (a *adminAPI) handler() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, f func(r *http.Request) (any, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			v, err := f(r)
 			if err != nil {
-				httpd.Fail(n.log, w, r, err)
+				httpd.Fail(a.Log, w, r, err)
 				return
 			}
 			httpd.WriteJSON(w, v)
 		})
 	}
 	get := func(path string, f func(r *http.Request) (any, error)) { handle("GET /api/v1"+path, f) }
-	get("/status", func(*http.Request) (any, error) { return n.status(), nil })
-	get("/peers", func(*http.Request) (any, error) { return n.dht.Prober.Peers(), nil })
-	get("/names", func(*http.Request) (any, error) { return n.names(), nil })
-	get("/holdings", func(*http.Request) (any, error) { return n.dht.Reader.Holdings(), nil })
-	get("/links", func(*http.Request) (any, error) { return n.sfu.Links().All(), nil })
-	get("/sessions", func(*http.Request) (any, error) { return n.sfu.Clients().Sessions(), nil })
-	get("/decisions", func(*http.Request) (any, error) { return n.view.LastDecisions(), nil })
-	get("/policy", func(*http.Request) (any, error) { return n.policy.Policy().Policy(), nil })
+	get("/status", func(*http.Request) (any, error) { return a.Status(), nil })
+	get("/peers", func(*http.Request) (any, error) { return a.Node.Prober.Peers(), nil })
+	get("/names", func(*http.Request) (any, error) { return a.Names(), nil })
+	get("/holdings", func(*http.Request) (any, error) { return a.Node.Reader.Holdings(), nil })
+	get("/links", func(*http.Request) (any, error) { return a.SFU.Links().All(), nil })
+	get("/sessions", func(*http.Request) (any, error) { return a.SFU.Clients().Sessions(), nil })
+	get("/decisions", func(*http.Request) (any, error) { return a.View.LastDecisions(), nil })
+	get("/policy", func(*http.Request) (any, error) { return a.Policy().Policy(), nil })
 	get("/records", func(r *http.Request) (any, error) {
-		return survey.Read(r.Context(), n.dht.Reader, survey.Topic(r.URL.Query().Get("stream")))
+		return survey.Read(r.Context(), a.Node.Reader, survey.Topic(r.URL.Query().Get("stream")))
 	})
 	get("/records/{peer}", func(r *http.Request) (any, error) {
 		id, err := peer.Decode(r.PathValue("peer"))
 		if err != nil {
 			return nil, problem.New(problem.BadParameter, fmt.Sprintf("%q is no peer ID", r.PathValue("peer")))
 		}
-		return survey.Of(r.Context(), n.dht.Prober, n.dht.Reader, id)
+		return survey.Of(r.Context(), a.Node.Prober, a.Node.Reader, id)
 	})
 	get("/streams", func(r *http.Request) (any, error) {
-		records, err := survey.Read(r.Context(), n.dht.Reader, dht.CapacityTopic())
+		records, err := survey.Read(r.Context(), a.Node.Reader, dht.CapacityTopic())
 		if err != nil {
 			return nil, err
 		}
-		return survey.Streams(r.Context(), n.dht.Prober, records), nil
+		return survey.Streams(r.Context(), a.Node.Prober, records), nil
 	})
-	get("/policy/history", func(*http.Request) (any, error) { return n.policies.History() })
-	mux.HandleFunc("POST /api/v1/policy", n.pushPolicy)
-	handle("POST /api/v1/policy/try", n.tryPolicy)
-	mux.HandleFunc("POST /api/v1/drain", n.serveDrain)
-	mux.HandleFunc("POST /api/v1/undrain", n.serveUndrain)
-	get("/config", func(*http.Request) (any, error) { return n.configReply(), nil })
-	handle("POST /api/v1/reload", n.serveReload)
-	get("/select", n.explain)
-	get("/doctor", n.doctor)
+	get("/policy/history", func(*http.Request) (any, error) { return a.Store.History() })
+	mux.HandleFunc("POST /api/v1/policy", a.pushPolicy)
+	handle("POST /api/v1/policy/try", a.tryPolicy)
+	mux.HandleFunc("POST /api/v1/drain", a.serveDrain)
+	mux.HandleFunc("POST /api/v1/undrain", a.serveUndrain)
+	get("/config", func(*http.Request) (any, error) { return a.Config(), nil })
+	handle("POST /api/v1/reload", a.reload)
+	get("/select", a.explain)
+	get("/doctor", func(r *http.Request) (any, error) { return a.Diagnose(r.Context()), nil })
 	get("/invite", func(*http.Request) (any, error) {
-		token, err := n.invite()
-		return api.Invitation{Token: token, Network: n.cfg.network}, err
+		token, err := a.Invite()
+		return api.Invitation{Token: token, Network: a.Network}, err
 	})
 	streams := &httpd.StreamLimit{}
-	mux.HandleFunc("GET /api/v1/records/watch", streams.Bound(n.watchRecords))
-	mux.HandleFunc("GET /api/v1/events", streams.Bound(n.serveEvents))
-	mux.HandleFunc("GET /api/v1/ping", n.servePing)
-	handle("POST /api/v1/sessions/{id}/end", n.endSession)
-	handle("POST /api/v1/streams/end", n.endStream)
-	n.health(mux)
+	mux.HandleFunc("GET /api/v1/records/watch", streams.Bound(a.watchRecords))
+	mux.HandleFunc("GET /api/v1/events", streams.Bound(a.serveEvents))
+	mux.HandleFunc("GET /api/v1/ping", a.servePing)
+	handle("POST /api/v1/sessions/{id}/end", a.endSession)
+	handle("POST /api/v1/streams/end", a.endStream)
+	a.Health.Register(mux)
 	mux.HandleFunc("GET /api/v1/openapi.yaml", api.ServeOpenAPI)
-	mux.Handle("GET /metrics", n.scraped())
+	mux.Handle("GET /metrics", a.Metrics)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -185,7 +180,7 @@ func needOf(q url.Values, purpose capacity.Purpose) (capacity.Need, error) {
 	return need, nil
 }
 
-func (n *node) explain(r *http.Request) (any, error) {
+func (a *adminAPI) explain(r *http.Request) (any, error) {
 	q := r.URL.Query()
 	purpose, err := purposeOf(q)
 	if err != nil {
@@ -202,14 +197,23 @@ func (n *node) explain(r *http.Request) (any, error) {
 		}
 		topic = dht.StreamTopic(need.Stream)
 	}
-	return n.dht.Seeker.Explain(r.Context(), topic, need, []peer.ID{n.dht.ID()})
+	return a.Node.Seeker.Explain(r.Context(), topic, need, []peer.ID{a.Node.ID()})
 }
 
-func (n *node) watchRecords(w http.ResponseWriter, r *http.Request) {
+func (a *adminAPI) watchRecords(w http.ResponseWriter, r *http.Request) {
 	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
 	}
-	err := n.dht.Reader.Watch(r.Context(), survey.Topic(r.URL.Query().Get("stream")), func(c inspect.Change) error { return send(survey.Change(c)) })
-	n.log.Debug("watch ended", "err", err)
+	err := a.Node.Reader.Watch(r.Context(), survey.Topic(r.URL.Query().Get("stream")), func(c inspect.Change) error { return send(survey.Change(c)) })
+	a.Log.Debug("watch ended", "err", err)
+}
+
+// reload serves POST /api/v1/reload.
+func (a *adminAPI) reload(*http.Request) (any, error) {
+	report, err := a.Reload()
+	if err != nil && report.Outcome == api.ReloadRefused {
+		return nil, problem.New(problem.BadConfig, err.Error())
+	}
+	return report, nil
 }

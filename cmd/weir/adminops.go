@@ -48,7 +48,7 @@ func sinceOf(s string, now time.Time) (func(event.Event) bool, error) {
 
 // serveEvents answers with the last events and, with follow (the default),
 // those to come, as server-sent events; without follow they are an array.
-func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
+func (a *adminAPI) serveEvents(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	since := q.Get("since")
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
@@ -56,24 +56,24 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	wanted, err := sinceOf(since, time.Now())
 	if err != nil {
-		httpd.Fail(n.log, w, r, err)
+		httpd.Fail(a.Log, w, r, err)
 		return
 	}
 	switch q.Get("follow") {
 	case "", "true", "1":
 	case "false", "0":
-		list := slices.DeleteFunc(n.events.Kept(), func(e event.Event) bool { return !wanted(e) })
+		list := slices.DeleteFunc(a.Events.Kept(), func(e event.Event) bool { return !wanted(e) })
 		httpd.WriteJSON(w, append([]event.Event{}, list...))
 		return
 	default:
-		httpd.Fail(n.log, w, r, problem.New(problem.BadParameter, "follow: want true or false"))
+		httpd.Fail(a.Log, w, r, problem.New(problem.BadParameter, "follow: want true or false"))
 		return
 	}
 	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
 	}
-	last, next, cancel := n.events.Subscribe()
+	last, next, cancel := a.Events.Subscribe()
 	defer cancel()
 	for _, e := range last {
 		if wanted(e) && send(e) != nil {
@@ -93,21 +93,21 @@ func (n *node) serveEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // servePing pings a peer, as server-sent events, one a second.
-func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
+func (a *adminAPI) servePing(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	id, err := peer.Decode(q.Get("peer"))
 	if err != nil {
-		httpd.Fail(n.log, w, r, problem.New(problem.BadParameter, fmt.Sprintf("peer=%s: want a peer ID", q.Get("peer"))))
+		httpd.Fail(a.Log, w, r, problem.New(problem.BadParameter, fmt.Sprintf("peer=%s: want a peer ID", q.Get("peer"))))
 		return
 	}
-	if id == n.dht.ID() {
-		httpd.Fail(n.log, w, r, problem.New(problem.BadParameter, "this is the node itself: ask another one to ping it"))
+	if id == a.Node.ID() {
+		httpd.Fail(a.Log, w, r, problem.New(problem.BadParameter, "this is the node itself: ask another one to ping it"))
 		return
 	}
 	most := 5
 	if v := q.Get("count"); v != "" {
 		if most, err = strconv.Atoi(v); err != nil || most < 1 || most > api.MaxPings {
-			httpd.Fail(n.log, w, r, problem.New(problem.BadParameter, fmt.Sprintf("count=%s: want 1 to %d", v, api.MaxPings)))
+			httpd.Fail(a.Log, w, r, problem.New(problem.BadParameter, fmt.Sprintf("count=%s: want 1 to %d", v, api.MaxPings)))
 			return
 		}
 	}
@@ -125,7 +125,7 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
 		reply := api.Ping{Peer: id}
-		err := n.dht.Overlay.Peers.Ping(ctx, id, func(rtt time.Duration) bool {
+		err := a.Node.Overlay.Peers.Ping(ctx, id, func(rtt time.Duration) bool {
 			reply.RTT = capacity.Milliseconds(rtt)
 			return false
 		})
@@ -146,10 +146,10 @@ func (n *node) servePing(w http.ResponseWriter, r *http.Request) {
 const byOrder = "ended by the operator"
 
 // endSession ends the session with the ID, or the unique ID prefix, in the path.
-func (n *node) endSession(r *http.Request) (any, error) {
+func (a *adminAPI) endSession(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	var found []sfu.SessionStatus
-	for _, s := range n.sfu.Clients().Sessions() {
+	for _, s := range a.SFU.Clients().Sessions() {
 		if s.ID == id || len(id) >= leastPrefix && strings.HasPrefix(s.ID, id) {
 			found = append(found, s)
 		}
@@ -161,24 +161,24 @@ func (n *node) endSession(r *http.Request) (any, error) {
 		return nil, problem.New(problem.BadParameter, fmt.Sprintf("%d sessions begin with %q: give more of the ID", len(found), id))
 	}
 	s := found[0]
-	if !n.sfu.Clients().EndSession(s.ID, byOrder) {
+	if !a.SFU.Clients().EndSession(s.ID, byOrder) {
 		return nil, problem.New(problem.SessionEnded, fmt.Sprintf("session %s has just ended by itself", s.ID))
 	}
 	return api.EndedSession{ID: s.ID, Stream: s.Stream, Client: s.Remote}, nil
 }
 
 // endStream ends a stream that is published here.
-func (n *node) endStream(r *http.Request) (any, error) {
+func (a *adminAPI) endStream(r *http.Request) (any, error) {
 	name := r.URL.Query().Get("stream")
 	if err := capacity.ValidStreamName(name); err != nil {
 		return nil, problem.New(problem.BadStreamName, err.Error())
 	}
-	if n.sfu.Clients().EndStream(name, byOrder) {
+	if a.SFU.Clients().EndStream(name, byOrder) {
 		return map[string]string{"stream": name}, nil
 	}
-	for _, c := range n.sfu.StreamInfos() {
+	for _, c := range a.SFU.StreamInfos() {
 		if c.Stream == name {
-			return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node, which pulls it from %s: end it where it is published, which weir streams list shows", name, names.New(n.dht.Prober.Names()).Of(c.Parent)))
+			return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node, which pulls it from %s: end it where it is published, which weir streams list shows", name, names.New(a.Node.Prober.Names()).Of(c.Parent)))
 		}
 	}
 	return nil, problem.New(problem.NotFound, fmt.Sprintf("stream %q is not published at this node; weir streams list shows where it is", name))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"weir/cmd/weir/httpd"
 	"weir/cmd/weir/survey"
 	"weir/cmd/weir/web"
+	"weir/dht"
 	"weir/sfu/problem"
 )
 
@@ -51,26 +53,48 @@ const (
 	happenedShown = 60
 )
 
-// console serves the pages and the data that they read.
-func (n *node) console(mux *http.ServeMux) {
-	if n.cfg.console == consoleOff {
+// consolePages are what browsers get on the public port: the console, the player,
+// the publisher, and what pages of other sites embed. All fields but Framing are
+// required.
+type consolePages struct {
+	Mode    consoleMode
+	Framing []string // sources of frame-ancestors; nil: no embed page
+	Node    *dht.Node
+	View    *survey.Overview
+	Events  *eventlog.Hub
+	Gate    *scope.Gate
+	Network string        // its name
+	Admin   func() string // the admin API's address from this machine
+	Invite  func() (token string, err error)
+	ByToken bool // joining needs more than an address and the network's name
+	Log     *slog.Logger
+}
+
+// register adds the pages, and the data that they read.
+func (p *consolePages) register(mux *http.ServeMux) {
+	p.embed(mux)
+	p.console(mux)
+}
+
+func (p *consolePages) console(mux *http.ServeMux) {
+	if p.Mode == consoleOff {
 		return
 	}
 	streams := &httpd.StreamLimit{}
-	mux.HandleFunc("GET /console/state", n.consoleState)
+	mux.HandleFunc("GET /console/state", p.consoleState)
 	mux.HandleFunc("GET /console/events", func(w http.ResponseWriter, r *http.Request) {
-		if !n.showsNetwork(r) {
+		if !p.showsNetwork(r) {
 			problem.New(problem.NotLocal, "this node shows its network to its own machine only; --console public changes that").Write(w)
 			return
 		}
-		streams.Bound(n.consoleEvents)(w, r)
+		streams.Bound(p.consoleEvents)(w, r)
 	})
 	mux.Handle("/", web.Handler())
 }
 
 // showsNetwork reports whether r may see more than the player.
-func (n *node) showsNetwork(r *http.Request) bool {
-	return n.cfg.console == consolePublic || httpd.FromThisMachine(r)
+func (p *consolePages) showsNetwork(r *http.Request) bool {
+	return p.Mode == consolePublic || httpd.FromThisMachine(r)
 }
 
 // A happening is an event as the console shows it.
@@ -88,8 +112,8 @@ func happeningOf(e event.Event) happening {
 	return happening{e, words, strings.ToLower(level.String())}
 }
 
-func (n *node) lastHappenings() []happening {
-	kept := n.events.Kept()
+func (p *consolePages) lastHappenings() []happening {
+	kept := p.Events.Kept()
 	kept = kept[max(0, len(kept)-happenedShown):]
 	all := make([]happening, len(kept))
 	for i, e := range kept {
@@ -115,12 +139,12 @@ type consoleCommands struct {
 }
 
 // nextCommands returns the commands for this node.
-func (n *node) nextCommands() *consoleCommands {
+func (p *consolePages) nextCommands() *consoleCommands {
 	c := consoleCommands{Status: "weir status", Join: "weir node"}
-	if n.adminAddr() != api.DefaultAdmin {
-		c.Status += " --admin " + n.adminAddr()
+	if p.Admin() != api.DefaultAdmin {
+		c.Status += " --admin " + p.Admin()
 	}
-	addrs := n.dht.Overlay.Addrs()
+	addrs := p.Node.Overlay.Addrs()
 	if len(addrs) == 0 {
 		c.Join += " --bootstrap ADDRESS" // the address is not known before the node listens
 		return &c
@@ -130,33 +154,33 @@ func (n *node) nextCommands() *consoleCommands {
 	if manet.IsIPLoopback(addrs[0]) {
 		c.Join += " --data-dir weir-second"
 	}
-	if token, err := n.invite(); err == nil && (n.cfg.servers != nil || n.cfg.operator != "") {
+	if token, err := p.Invite(); err == nil && p.ByToken {
 		c.Join += " --join " + token
 		return &c
 	}
-	if n.cfg.network != api.DefaultNetwork {
-		c.Join += " --network " + cmdline.ShellWord(n.cfg.network)
+	if p.Network != api.DefaultNetwork {
+		c.Join += " --network " + cmdline.ShellWord(p.Network)
 	}
 	c.Join += " --bootstrap " + addrs[0].String()
 	return &c
 }
 
-func (n *node) consoleState(w http.ResponseWriter, r *http.Request) {
+func (p *consolePages) consoleState(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*survey.Timeout)
 	defer cancel()
-	state, _, err := n.view.Latest(ctx)
+	state, _, err := p.View.Latest(ctx)
 	if err != nil {
-		httpd.Fail(n.log, w, r, err)
+		httpd.Fail(p.Log, w, r, err)
 		return
 	}
-	if !n.showsNetwork(r) {
+	if !p.showsNetwork(r) {
 		httpd.WriteJSON(w, consoleReply{
 			NetworkState: api.NetworkState{Nodes: []api.Record{}, Streams: []api.Stream{}, Gone: []api.GoneNode{}, Time: state.Time},
-			Limited:      true, Elsewhere: elsewhere(state, r.URL.Query().Get("stream"), n.gate),
+			Limited:      true, Elsewhere: elsewhere(state, r.URL.Query().Get("stream"), p.Gate),
 		})
 		return
 	}
-	httpd.WriteJSON(w, consoleReply{NetworkState: state, Happened: n.lastHappenings(), Commands: n.nextCommands()})
+	httpd.WriteJSON(w, consoleReply{NetworkState: state, Happened: p.lastHappenings(), Commands: p.nextCommands()})
 }
 
 // elsewhere lists the public URLs of other nodes where a player may request
@@ -198,12 +222,12 @@ func elsewhere(state api.NetworkState, stream string, gate *scope.Gate) []string
 	return urls
 }
 
-func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
+func (p *consolePages) consoleEvents(w http.ResponseWriter, r *http.Request) {
 	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
 	}
-	last, next, cancel := n.events.Subscribe()
+	last, next, cancel := p.Events.Subscribe()
 	defer cancel()
 	for _, e := range last[max(0, len(last)-happenedShown):] {
 		if send(happeningOf(e)) != nil {
@@ -214,12 +238,12 @@ func (n *node) consoleEvents(w http.ResponseWriter, r *http.Request) {
 	defer tick.Stop()
 	var sent time.Time
 	for {
-		state, changed, err := n.view.Latest(r.Context())
+		state, changed, err := p.View.Latest(r.Context())
 		if err != nil {
 			return
 		}
 		if state.Time.After(sent) {
-			if send(consoleReply{NetworkState: state, Commands: n.nextCommands()}) != nil {
+			if send(consoleReply{NetworkState: state, Commands: p.nextCommands()}) != nil {
 				return
 			}
 			sent = state.Time

@@ -41,9 +41,9 @@ func TestConsoleModes(t *testing.T) {
 		t.Errorf("a mode that is none: %v", err)
 	}
 	for mode, want := range map[consoleMode]int{consoleOff: http.StatusNotFound, consoleLocal: http.StatusOK, consolePublic: http.StatusOK} {
-		n := &node{cfg: nodeConfig{console: mode}}
+		p := &consolePages{Mode: mode}
 		mux := http.NewServeMux()
-		n.console(mux)
+		p.console(mux)
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/publish", nil))
 		if w.Code != want {

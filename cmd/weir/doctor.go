@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -160,5 +159,3 @@ func doctorCommand() *cli.Command {
 		},
 	}
 }
-
-func (n *node) doctor(r *http.Request) (any, error) { return n.diagnose(r.Context()), nil }

@@ -14,7 +14,7 @@ import (
 	"weir/sfu/problem"
 )
 
-func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
+func (a *adminAPI) serveDrain(w http.ResponseWriter, r *http.Request) {
 	var req api.DrainRequest
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
 	d.DisallowUnknownFields()
@@ -26,15 +26,15 @@ func (n *node) serveDrain(w http.ResponseWriter, r *http.Request) {
 		problem.New(problem.BadParameter, fmt.Sprintf("deadline_ms %d: want 0 for none, or up to %d", req.DeadlineMillis, drain.Max.Milliseconds())).Write(w)
 		return
 	}
-	n.drain.Start(time.Duration(req.DeadlineMillis)*time.Millisecond, req.Exit, drain.ByOperator)
-	httpd.WriteJSON(w, n.drain.Status())
+	a.Drain.Start(time.Duration(req.DeadlineMillis)*time.Millisecond, req.Exit, drain.ByOperator)
+	httpd.WriteJSON(w, a.Drain.Status())
 }
 
-func (n *node) serveUndrain(w http.ResponseWriter, _ *http.Request) {
-	if n.drain.Status().Reason == drain.ByStop {
+func (a *adminAPI) serveUndrain(w http.ResponseWriter, _ *http.Request) {
+	if a.Drain.Status().Reason == drain.ByStop {
 		problem.New(problem.Closing, "the node was told to end: that cannot be taken back").Write(w)
 		return
 	}
-	n.drain.Stop("")
-	httpd.WriteJSON(w, n.drain.Status())
+	a.Drain.Stop("")
+	httpd.WriteJSON(w, a.Drain.Status())
 }

@@ -69,13 +69,13 @@ func embedAncestors(origins []string) ([]string, error) {
 
 // embed serves the resources for pages of other origins: the player's module,
 // the page to be framed, and the list of other nodes for a stream.
-func (n *node) embed(mux *http.ServeMux) {
+func (p *consolePages) embed(mux *http.ServeMux) {
 	mux.Handle("/weir-player.js", web.Player())
-	mux.HandleFunc("GET /nodes", n.alternatives.serve)
-	if n.cfg.embed == nil {
+	mux.HandleFunc("GET /nodes", newAlternatives(p.findAlternatives).serve)
+	if p.Framing == nil {
 		return
 	}
-	page := web.Embed(n.cfg.embed)
+	page := web.Embed(p.Framing)
 	mux.Handle("/embed/", page)
 	for _, name := range web.EmbedAssets {
 		mux.Handle("/assets/"+name, page)
@@ -180,20 +180,20 @@ func (a *alternatives) of(ctx context.Context, stream string) ([]string, error) 
 // findAlternatives searches for carriers of the stream and for other nodes with
 // room, as a placement does, and leaves out URLs that the gate refuses for
 // clients.
-func (n *node) findAlternatives(ctx context.Context, stream string) []string {
+func (p *consolePages) findAlternatives(ctx context.Context, stream string) []string {
 	urls := []string{}
-	exclude := []peer.ID{n.dht.ID()}
+	exclude := []peer.ID{p.Node.ID()}
 	for _, topic := range []dht.Topic{dht.StreamTopic(stream), dht.CapacityTopic()} {
-		answer, err := n.dht.Seeker.Find(ctx, topic, meter.DefaultNeed(capacity.View, stream), exclude)
+		answer, err := p.Node.Seeker.Find(ctx, topic, meter.DefaultNeed(capacity.View, stream), exclude)
 		if err != nil {
-			n.log.Debug("other nodes looked for in vain", "stream", stream, "topic", topic, "err", err)
+			p.Log.Debug("other nodes looked for in vain", "stream", stream, "topic", topic, "err", err)
 		}
 		for _, c := range answer.Candidates {
 			r := c.Record
 			if len(urls) == alternativesShown {
 				return urls
 			}
-			if r.URL != "" && r.State == capacity.Active && !slices.Contains(urls, r.URL) && n.gate.CheckURL(scope.Redirect, r.URL) == nil {
+			if r.URL != "" && r.State == capacity.Active && !slices.Contains(urls, r.URL) && p.Gate.CheckURL(scope.Redirect, r.URL) == nil {
 				urls = append(urls, r.URL)
 			}
 		}

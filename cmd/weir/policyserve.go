@@ -21,13 +21,13 @@ import (
 )
 
 // pushPolicy serves POST /api/v1/policy; the body is a signed policy.
-func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
+func (a *adminAPI) pushPolicy(w http.ResponseWriter, r *http.Request) {
 	sealed, err := io.ReadAll(http.MaxBytesReader(w, r.Body, signed.MaxPolicySize))
 	if err != nil {
 		problem.New(problem.TooLarge, fmt.Sprintf("a signed policy has at most %d bytes", signed.MaxPolicySize)).Write(w)
 		return
 	}
-	p, err := n.dht.Policies.Push(sealed)
+	p, err := a.Node.Policies.Push(sealed)
 	switch {
 	case errors.Is(err, policysync.ErrOld):
 		problem.New(problem.OldPolicy, err.Error()).Write(w)
@@ -43,7 +43,7 @@ func (n *node) pushPolicy(w http.ResponseWriter, r *http.Request) {
 // tryPolicy serves POST /api/v1/policy/try; the body is a policy's text. The
 // query may give uplink, packets, region and stream of the needs to try it
 // with, and file, the name to use in messages about mistakes.
-func (n *node) tryPolicy(r *http.Request) (any, error) {
+func (a *adminAPI) tryPolicy(r *http.Request) (any, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, policies.MaxFile))
 	if err != nil {
 		return nil, problem.New(problem.TooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", policies.MaxFile))
@@ -70,7 +70,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 	surveys := make(map[dht.Topic]inspect.Survey)
 	for _, topic := range topics {
 		ctx, cancel := context.WithTimeout(r.Context(), survey.Timeout)
-		survey, err := n.dht.Reader.Survey(ctx, topic)
+		survey, err := a.Node.Reader.Survey(ctx, topic)
 		cancel()
 		if err == nil && len(survey.Candidates) == 0 && !survey.Hearing.Enough() {
 			err = &dht.Unanswered{Topic: topic, Hearing: survey.Hearing}
@@ -80,7 +80,7 @@ func (n *node) tryPolicy(r *http.Request) (any, error) {
 		}
 		surveys[topic] = survey
 	}
-	t := policies.Trial(n.policy.Policy(), after, surveys, needs, n.view.LastDecisions())
-	t.Node = n.dht.ID()
+	t := policies.Trial(a.Policy(), after, surveys, needs, a.View.LastDecisions())
+	t.Node = a.Node.ID()
 	return t, nil
 }

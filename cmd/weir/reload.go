@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/signal"
 	"slices"
@@ -21,7 +20,6 @@ import (
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
 	"weir/cmd/weir/term"
-	"weir/sfu/problem"
 )
 
 // liveSettings are the settings that take effect while the node runs. Every
@@ -189,15 +187,6 @@ func (n *node) isReady() bool {
 	default:
 		return false
 	}
-}
-
-// serveReload serves POST /api/v1/reload.
-func (n *node) serveReload(*http.Request) (any, error) {
-	report, err := n.reload()
-	if err != nil && report.Outcome == api.ReloadRefused {
-		return nil, problem.New(problem.BadConfig, err.Error())
-	}
-	return report, nil
 }
 
 func (n *node) configReply() api.Config {

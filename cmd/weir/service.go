@@ -106,8 +106,7 @@ type node struct {
 	handed   *hook.EventCounts // events passed to hooks
 	view     *survey.Overview
 
-	alternatives *alternatives
-	drain        *drain.Drainer
+	drain *drain.Drainer
 
 	tuned     atomic.Pointer[tunable]
 	reloading reloading
@@ -130,7 +129,7 @@ type node struct {
 	host   netip.Addr
 	unlock func() error // of the data directory
 	notify supervise.Notifier
-	alive  *supervise.Liveness
+	health *supervise.Health
 }
 
 // newNode binds all addresses; run starts the work. Its error says which step
@@ -312,13 +311,13 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
 		n.hooks = hook.NewEvents(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
 	}
-	n.alive = supervise.NewLiveness(
+	alive := supervise.NewLiveness(
 		supervise.Part{Name: "media", Touch: func() { n.sfu.Counts() }},
 		supervise.Part{Name: "admission", Touch: func() { n.ledger.Totals(time.Now()) }},
 		supervise.Part{Name: "discovery", Touch: func() { n.dht.Overlay.Peers.Alone() }},
 		supervise.Part{Name: "policy", Touch: func() { n.policy.Policy() }},
 	)
-	n.alternatives = newAlternatives(n.findAlternatives)
+	n.health = &supervise.Health{Alive: alive, Ready: n.dht.Ready(), Draining: func() bool { return n.ledger.Totals(time.Now()).State == capacity.Draining }}
 	return n, nil
 }
 
@@ -376,7 +375,7 @@ func (n *node) run(ctx context.Context) error {
 	if n.rights != nil {
 		work.Go(func() error { return n.rights.Run(ctx) })
 	}
-	work.Go(func() error { return supervise.NewWatchdog(n.notify, n.alive).Run(ctx) })
+	work.Go(func() error { return supervise.NewWatchdog(n.notify, n.health.Alive).Run(ctx) })
 	work.Go(func() error { return n.watchHangups(ctx) })
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.Run(ctx) })
