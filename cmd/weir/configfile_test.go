@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/config"
+	"weir/cmd/weir/console"
 )
 
 // writeFile makes a temporary file and returns its path.
@@ -154,7 +155,7 @@ func TestConfigValuesAreTexts(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := l.cfg
-	if c.region != "no" || c.console != consoleOff || c.media != "127.0.0.1:8082" || c.zone != "010" || c.name != "2026-01-02" || c.live.limits.Packets != 1000 || len(c.listen) != 1 {
+	if c.region != "no" || c.console != console.Off || c.media != "127.0.0.1:8082" || c.zone != "010" || c.name != "2026-01-02" || c.live.limits.Packets != 1000 || len(c.listen) != 1 {
 		t.Errorf("got %q %q %q %q %q %d %v", c.region, c.console, c.media, c.zone, c.name, c.live.limits.Packets, c.listen)
 	}
 }

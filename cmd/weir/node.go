@@ -26,6 +26,7 @@ import (
 	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
+	"weir/cmd/weir/console"
 	"weir/cmd/weir/drain"
 	"weir/cmd/weir/hook"
 	"weir/cmd/weir/logs"
@@ -64,7 +65,7 @@ func nodeCommand() *cli.Command {
 			&cli.StringFlag{Name: "join", Usage: "`TOKEN` of weir network invite: stands for --bootstrap, --network, --operator and --discovery", EnvVars: cmdline.Env("JOIN")},
 			&cli.StringFlag{Name: "network", Usage: "`NAME` of the network; nodes of different networks do not meet", Value: api.DefaultNetwork, EnvVars: cmdline.Env("NETWORK")},
 			&cli.StringFlag{Name: "http", Usage: "`HOST:PORT` of WHIP, WHEP and the console", Value: defaultHTTP, EnvVars: cmdline.Env("HTTP")},
-			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(consoleLocal), EnvVars: cmdline.Env("CONSOLE")},
+			&cli.StringFlag{Name: "console", Usage: "`MODE` of the pages on --http: local (this machine sees the network, others get player and publisher), public (everybody sees it) or off", Value: string(console.Local), EnvVars: cmdline.Env("CONSOLE")},
 			&cli.StringSliceFlag{Name: "embed-origins", Usage: "`ORIGIN` whose pages may frame /embed/NAME, such as https://www.example.org or https://*.example.org; repeatable; or self, none or *", DefaultText: "those of --cors-origin", EnvVars: cmdline.Env("EMBED_ORIGINS")},
 			&cli.StringFlag{Name: "public-url", Usage: "base `URL` under which clients reach --http, if it is another", EnvVars: cmdline.Env("PUBLIC_URL")},
 			&cli.StringSliceFlag{Name: "trusted-proxy", Usage: "`CIDR` of reverse proxies in front of --http, whose X-Forwarded-For, -Proto and -Host are believed; repeatable", EnvVars: cmdline.Env("TRUSTED_PROXY")},
@@ -139,7 +140,7 @@ type nodeConfig struct {
 	discovery directory.Mode
 	servers   *directory.ServerList // nil where there is none
 	http      string
-	console   consoleMode
+	console   console.Mode
 	embed     []string // sources of frame-ancestors; nil: no embed page
 	publicURL string
 	publicIP  netip.Addr
@@ -241,7 +242,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	} else if err := capacity.ValidName(cfg.name); err != nil {
 		return cfg, fmt.Errorf("--name: %w", err)
 	}
-	if cfg.console, err = parseConsoleMode(c.String("console")); err != nil {
+	if cfg.console, err = console.ParseMode(c.String("console")); err != nil {
 		return cfg, err
 	}
 	if cfg.proxies, err = proxied.ParseTrust(c.StringSlice("trusted-proxy")); err != nil {
@@ -260,7 +261,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 	if len(framing) == 0 {
 		framing = c.StringSlice("cors-origin")
 	}
-	if cfg.embed, err = embedAncestors(framing); err != nil {
+	if cfg.embed, err = console.Framing(framing); err != nil {
 		return cfg, err
 	}
 	if cfg.live.overflow, err = whip.ParseOverflow(c.String("overflow")); err != nil {

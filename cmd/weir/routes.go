@@ -3,7 +3,9 @@ package main
 import (
 	"net/http"
 
+	"weir/cmd/weir/admin"
 	"weir/cmd/weir/api"
+	"weir/cmd/weir/console"
 )
 
 // publicHandler serves clients and the console.
@@ -15,20 +17,20 @@ func (n *node) publicHandler() http.Handler {
 	mux.Handle("/session/", media)
 	n.health.Register(mux)
 	mux.HandleFunc("GET /openapi.yaml", api.ServeOpenAPI)
-	pages := &consolePages{
+	pages := &console.Pages{
 		Mode: n.cfg.console, Framing: n.cfg.embed, Node: n.dht, View: n.view, Events: n.events, Gate: n.gate,
 		Network: n.cfg.network, Admin: n.adminAddr, Invite: n.invite, ByToken: n.cfg.servers != nil || n.cfg.operator != "", Log: n.log,
 	}
-	pages.register(mux)
+	pages.Register(mux)
 	return n.asClients(mux)
 }
 
 // adminHandler serves the operator.
 func (n *node) adminHandler() http.Handler {
-	a := &adminAPI{
+	a := &admin.API{
 		Node: n.dht, SFU: n.sfu, View: n.view, Events: n.events, Policy: n.policy.Policy, Store: n.policies, Drain: n.drain, Network: n.cfg.network,
 		Status: n.status, Names: n.names, Config: n.configReply, Reload: n.reload, Diagnose: n.diagnose, Invite: n.invite,
 		Metrics: n.scraped(), Health: n.health, Log: n.log,
 	}
-	return a.handler()
+	return a.Handler()
 }

@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"cmp"
@@ -21,7 +21,7 @@ import (
 )
 
 // pushPolicy serves POST /api/v1/policy; the body is a signed policy.
-func (a *adminAPI) pushPolicy(w http.ResponseWriter, r *http.Request) {
+func (a *API) pushPolicy(w http.ResponseWriter, r *http.Request) {
 	sealed, err := io.ReadAll(http.MaxBytesReader(w, r.Body, signed.MaxPolicySize))
 	if err != nil {
 		problem.New(problem.TooLarge, fmt.Sprintf("a signed policy has at most %d bytes", signed.MaxPolicySize)).Write(w)
@@ -43,7 +43,7 @@ func (a *adminAPI) pushPolicy(w http.ResponseWriter, r *http.Request) {
 // tryPolicy serves POST /api/v1/policy/try; the body is a policy's text. The
 // query may give uplink, packets, region and stream of the needs to try it
 // with, and file, the name to use in messages about mistakes.
-func (a *adminAPI) tryPolicy(r *http.Request) (any, error) {
+func (a *API) tryPolicy(r *http.Request) (any, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, policies.MaxFile))
 	if err != nil {
 		return nil, problem.New(problem.TooLarge, fmt.Sprintf("a policy's text of more than %d bytes, or not all of it arrived", policies.MaxFile))

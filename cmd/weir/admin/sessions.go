@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"context"
@@ -48,7 +48,7 @@ func sinceOf(s string, now time.Time) (func(event.Event) bool, error) {
 
 // serveEvents answers with the last events and, with follow (the default),
 // those to come, as server-sent events; without follow they are an array.
-func (a *adminAPI) serveEvents(w http.ResponseWriter, r *http.Request) {
+func (a *API) serveEvents(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	since := q.Get("since")
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
@@ -93,7 +93,7 @@ func (a *adminAPI) serveEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // servePing pings a peer, as server-sent events, one a second.
-func (a *adminAPI) servePing(w http.ResponseWriter, r *http.Request) {
+func (a *API) servePing(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	id, err := peer.Decode(q.Get("peer"))
 	if err != nil {
@@ -146,7 +146,7 @@ func (a *adminAPI) servePing(w http.ResponseWriter, r *http.Request) {
 const byOrder = "ended by the operator"
 
 // endSession ends the session with the ID, or the unique ID prefix, in the path.
-func (a *adminAPI) endSession(r *http.Request) (any, error) {
+func (a *API) endSession(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	var found []sfu.SessionStatus
 	for _, s := range a.SFU.Clients().Sessions() {
@@ -168,7 +168,7 @@ func (a *adminAPI) endSession(r *http.Request) (any, error) {
 }
 
 // endStream ends a stream that is published here.
-func (a *adminAPI) endStream(r *http.Request) (any, error) {
+func (a *API) endStream(r *http.Request) (any, error) {
 	name := r.URL.Query().Get("stream")
 	if err := capacity.ValidStreamName(name); err != nil {
 		return nil, problem.New(problem.BadStreamName, err.Error())

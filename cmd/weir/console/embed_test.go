@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"context"
@@ -41,7 +41,7 @@ func TestEmbedAncestors(t *testing.T) {
 		{"nothing", []string{""}, nil, "want an origin"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := embedAncestors(c.given)
+			got, err := Framing(c.given)
 			if c.bad != "" {
 				if err == nil || !strings.Contains(err.Error(), c.bad) || !strings.Contains(err.Error(), "--embed-origins") {
 					t.Errorf("err = %v, want one of --embed-origins with %q", err, c.bad)
@@ -61,7 +61,7 @@ func FuzzEmbedAncestors(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := embedAncestors([]string{s})
+		got, err := Framing([]string{s})
 		if err == nil && len(got) > 0 && strings.ContainsAny(got[0], "; ,\r\n\t\"") {
 			t.Errorf("%q becomes %q", s, got)
 		}

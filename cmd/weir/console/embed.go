@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"context"
@@ -33,13 +33,13 @@ const (
 // section 2.3.1); that grammar has no IPv6 addresses.
 var embedHost = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:(\d{1,5}|\*))?$`)
 
-// embedAncestors turns --embed-origins into the sources of frame-ancestors; nil
+// Framing turns --embed-origins into the sources of frame-ancestors; nil
 // means that there is no embed page. Without any origins, every page may frame
 // it: the embed page can only play, so a stolen click in it is worth nothing to
 // the framing page. Pages that may request the stream themselves may show it
 // anyway, so where --cors-origin names pages, those are the ones that may frame
 // the embed page.
-func embedAncestors(origins []string) ([]string, error) {
+func Framing(origins []string) ([]string, error) {
 	if len(origins) == 0 {
 		return []string{embedAnywhere}, nil
 	}
@@ -69,7 +69,7 @@ func embedAncestors(origins []string) ([]string, error) {
 
 // embed serves the resources for pages of other origins: the player's module,
 // the page to be framed, and the list of other nodes for a stream.
-func (p *consolePages) embed(mux *http.ServeMux) {
+func (p *Pages) embed(mux *http.ServeMux) {
 	mux.Handle("/weir-player.js", web.Player())
 	mux.HandleFunc("GET /nodes", newAlternatives(p.findAlternatives).serve)
 	if p.Framing == nil {
@@ -180,7 +180,7 @@ func (a *alternatives) of(ctx context.Context, stream string) ([]string, error) 
 // findAlternatives searches for carriers of the stream and for other nodes with
 // room, as a placement does, and leaves out URLs that the gate refuses for
 // clients.
-func (p *consolePages) findAlternatives(ctx context.Context, stream string) []string {
+func (p *Pages) findAlternatives(ctx context.Context, stream string) []string {
 	urls := []string{}
 	exclude := []peer.ID{p.Node.ID()}
 	for _, topic := range []dht.Topic{dht.StreamTopic(stream), dht.CapacityTopic()} {

@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"context"
@@ -29,9 +29,9 @@ import (
 	"weir/sfu/problem"
 )
 
-// An adminAPI serves what a node knows of itself and of its network, and lets
+// An API serves what a node knows of itself and of its network, and lets
 // the operator change what may change while it runs. All fields are required.
-type adminAPI struct {
+type API struct {
 	Node     *dht.Node
 	SFU      *sfu.SFU
 	View     *survey.Overview
@@ -51,8 +51,8 @@ type adminAPI struct {
 	Log      *slog.Logger
 }
 
-// handler serves the admin API, metrics and profiles.
-func (a *adminAPI) handler() http.Handler {
+// Handler serves the admin API, metrics and profiles.
+func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, f func(r *http.Request) (any, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -180,7 +180,7 @@ func needOf(q url.Values, purpose capacity.Purpose) (capacity.Need, error) {
 	return need, nil
 }
 
-func (a *adminAPI) explain(r *http.Request) (any, error) {
+func (a *API) explain(r *http.Request) (any, error) {
 	q := r.URL.Query()
 	purpose, err := purposeOf(q)
 	if err != nil {
@@ -200,7 +200,7 @@ func (a *adminAPI) explain(r *http.Request) (any, error) {
 	return a.Node.Seeker.Explain(r.Context(), topic, need, []peer.ID{a.Node.ID()})
 }
 
-func (a *adminAPI) watchRecords(w http.ResponseWriter, r *http.Request) {
+func (a *API) watchRecords(w http.ResponseWriter, r *http.Request) {
 	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
@@ -210,7 +210,7 @@ func (a *adminAPI) watchRecords(w http.ResponseWriter, r *http.Request) {
 }
 
 // reload serves POST /api/v1/reload.
-func (a *adminAPI) reload(*http.Request) (any, error) {
+func (a *API) reload(*http.Request) (any, error) {
 	report, err := a.Reload()
 	if err != nil && report.Outcome == api.ReloadRefused {
 		return nil, problem.New(problem.BadConfig, err.Error())

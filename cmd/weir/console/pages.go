@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"cmp"
@@ -25,22 +25,23 @@ import (
 	"weir/sfu/problem"
 )
 
-// A consoleMode says which clients may see the network in the console.
-type consoleMode string
+// A Mode says which clients may see the network in the console.
+type Mode string
 
 const (
-	// consoleOff serves no page at all.
-	consoleOff consoleMode = "off"
-	// consoleLocal shows the network to clients on this machine, and only the
+	// Off serves no page at all.
+	Off Mode = "off"
+	// Local shows the network to clients on this machine, and only the
 	// player and the publisher to all others.
-	consoleLocal consoleMode = "local"
-	// consolePublic shows everything to all clients.
-	consolePublic consoleMode = "public"
+	Local Mode = "local"
+	// Public shows everything to all clients.
+	Public Mode = "public"
 )
 
-func parseConsoleMode(s string) (consoleMode, error) {
-	switch m := consoleMode(s); m {
-	case consoleOff, consoleLocal, consolePublic:
+// ParseMode reads --console.
+func ParseMode(s string) (Mode, error) {
+	switch m := Mode(s); m {
+	case Off, Local, Public:
 		return m, nil
 	}
 	return "", fmt.Errorf("--console %s: want local, public or off", s)
@@ -53,11 +54,11 @@ const (
 	happenedShown = 60
 )
 
-// consolePages are what browsers get on the public port: the console, the player,
+// Pages are what browsers get on the public port: the console, the player,
 // the publisher, and what pages of other sites embed. All fields but Framing are
 // required.
-type consolePages struct {
-	Mode    consoleMode
+type Pages struct {
+	Mode    Mode
 	Framing []string // sources of frame-ancestors; nil: no embed page
 	Node    *dht.Node
 	View    *survey.Overview
@@ -70,14 +71,14 @@ type consolePages struct {
 	Log     *slog.Logger
 }
 
-// register adds the pages, and the data that they read.
-func (p *consolePages) register(mux *http.ServeMux) {
+// Register adds the pages, and the data that they read.
+func (p *Pages) Register(mux *http.ServeMux) {
 	p.embed(mux)
 	p.console(mux)
 }
 
-func (p *consolePages) console(mux *http.ServeMux) {
-	if p.Mode == consoleOff {
+func (p *Pages) console(mux *http.ServeMux) {
+	if p.Mode == Off {
 		return
 	}
 	streams := &httpd.StreamLimit{}
@@ -93,8 +94,8 @@ func (p *consolePages) console(mux *http.ServeMux) {
 }
 
 // showsNetwork reports whether r may see more than the player.
-func (p *consolePages) showsNetwork(r *http.Request) bool {
-	return p.Mode == consolePublic || httpd.FromThisMachine(r)
+func (p *Pages) showsNetwork(r *http.Request) bool {
+	return p.Mode == Public || httpd.FromThisMachine(r)
 }
 
 // A happening is an event as the console shows it.
@@ -112,7 +113,7 @@ func happeningOf(e event.Event) happening {
 	return happening{e, words, strings.ToLower(level.String())}
 }
 
-func (p *consolePages) lastHappenings() []happening {
+func (p *Pages) lastHappenings() []happening {
 	kept := p.Events.Kept()
 	kept = kept[max(0, len(kept)-happenedShown):]
 	all := make([]happening, len(kept))
@@ -122,25 +123,25 @@ func (p *consolePages) lastHappenings() []happening {
 	return all
 }
 
-// consoleReply is the body of /console/state. A player that may not see the
+// reply is the body of /console/state. A player that may not see the
 // network gets Limited and Elsewhere only.
-type consoleReply struct {
+type reply struct {
 	api.NetworkState
-	Limited   bool             `json:"limited,omitempty"`
-	Elsewhere []string         `json:"elsewhere,omitempty"`
-	Happened  []happening      `json:"happened,omitempty"`
-	Commands  *consoleCommands `json:"commands,omitempty"`
+	Limited   bool        `json:"limited,omitempty"`
+	Elsewhere []string    `json:"elsewhere,omitempty"`
+	Happened  []happening `json:"happened,omitempty"`
+	Commands  *commands   `json:"commands,omitempty"`
 }
 
-// consoleCommands are lines to run on this machine, as the console shows them.
-type consoleCommands struct {
+// commands are lines to run on this machine, as the console shows them.
+type commands struct {
 	Status string `json:"status"`
 	Join   string `json:"join"` // starts another node of this network
 }
 
 // nextCommands returns the commands for this node.
-func (p *consolePages) nextCommands() *consoleCommands {
-	c := consoleCommands{Status: "weir status", Join: "weir node"}
+func (p *Pages) nextCommands() *commands {
+	c := commands{Status: "weir status", Join: "weir node"}
 	if p.Admin() != api.DefaultAdmin {
 		c.Status += " --admin " + p.Admin()
 	}
@@ -165,7 +166,7 @@ func (p *consolePages) nextCommands() *consoleCommands {
 	return &c
 }
 
-func (p *consolePages) consoleState(w http.ResponseWriter, r *http.Request) {
+func (p *Pages) consoleState(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*survey.Timeout)
 	defer cancel()
 	state, _, err := p.View.Latest(ctx)
@@ -174,13 +175,13 @@ func (p *consolePages) consoleState(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !p.showsNetwork(r) {
-		httpd.WriteJSON(w, consoleReply{
+		httpd.WriteJSON(w, reply{
 			NetworkState: api.NetworkState{Nodes: []api.Record{}, Streams: []api.Stream{}, Gone: []api.GoneNode{}, Time: state.Time},
 			Limited:      true, Elsewhere: elsewhere(state, r.URL.Query().Get("stream"), p.Gate),
 		})
 		return
 	}
-	httpd.WriteJSON(w, consoleReply{NetworkState: state, Happened: p.lastHappenings(), Commands: p.nextCommands()})
+	httpd.WriteJSON(w, reply{NetworkState: state, Happened: p.lastHappenings(), Commands: p.nextCommands()})
 }
 
 // elsewhere lists the public URLs of other nodes where a player may request
@@ -222,7 +223,7 @@ func elsewhere(state api.NetworkState, stream string, gate *scope.Gate) []string
 	return urls
 }
 
-func (p *consolePages) consoleEvents(w http.ResponseWriter, r *http.Request) {
+func (p *Pages) consoleEvents(w http.ResponseWriter, r *http.Request) {
 	send, ok := httpd.EventStream(w)
 	if !ok {
 		return
@@ -243,7 +244,7 @@ func (p *consolePages) consoleEvents(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if state.Time.After(sent) {
-			if send(consoleReply{NetworkState: state, Commands: p.nextCommands()}) != nil {
+			if send(reply{NetworkState: state, Commands: p.nextCommands()}) != nil {
 				return
 			}
 			sent = state.Time

@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"net/http"
@@ -37,11 +37,11 @@ func TestPlayersLearnOfFewOtherNodes(t *testing.T) {
 }
 
 func TestConsoleModes(t *testing.T) {
-	if _, err := parseConsoleMode("locl"); err == nil || !strings.Contains(err.Error(), "local, public or off") {
+	if _, err := ParseMode("locl"); err == nil || !strings.Contains(err.Error(), "local, public or off") {
 		t.Errorf("a mode that is none: %v", err)
 	}
-	for mode, want := range map[consoleMode]int{consoleOff: http.StatusNotFound, consoleLocal: http.StatusOK, consolePublic: http.StatusOK} {
-		p := &consolePages{Mode: mode}
+	for mode, want := range map[Mode]int{Off: http.StatusNotFound, Local: http.StatusOK, Public: http.StatusOK} {
+		p := &Pages{Mode: mode}
 		mux := http.NewServeMux()
 		p.console(mux)
 		w := httptest.NewRecorder()
@@ -51,7 +51,7 @@ func TestConsoleModes(t *testing.T) {
 		}
 		// A foreign client, which httptest's address is, gets events in public
 		// mode only.
-		if mode == consoleLocal {
+		if mode == Local {
 			w := httptest.NewRecorder()
 			mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/console/events", nil))
 			if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), `"code":"not-local"`) {

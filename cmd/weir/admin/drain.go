@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"encoding/json"
@@ -14,7 +14,7 @@ import (
 	"weir/sfu/problem"
 )
 
-func (a *adminAPI) serveDrain(w http.ResponseWriter, r *http.Request) {
+func (a *API) serveDrain(w http.ResponseWriter, r *http.Request) {
 	var req api.DrainRequest
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
 	d.DisallowUnknownFields()
@@ -30,7 +30,7 @@ func (a *adminAPI) serveDrain(w http.ResponseWriter, r *http.Request) {
 	httpd.WriteJSON(w, a.Drain.Status())
 }
 
-func (a *adminAPI) serveUndrain(w http.ResponseWriter, _ *http.Request) {
+func (a *API) serveUndrain(w http.ResponseWriter, _ *http.Request) {
 	if a.Drain.Status().Reason == drain.ByStop {
 		problem.New(problem.Closing, "the node was told to end: that cannot be taken back").Write(w)
 		return
