@@ -2,6 +2,7 @@ package forward
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,6 +10,9 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"golang.org/x/time/rate"
+
+	"weir/sfu/layer"
+	"weir/sfu/meter"
 )
 
 const (
@@ -67,9 +71,9 @@ type DownTrack struct {
 
 	packets, octets atomic.Uint32
 	bytes           atomic.Int64
-	lost            atomic.Int64 // as the far end last reported
-	skipped         atomic.Int64 // packets not sent, as they had waited for too long
-	rtt             roundTrip    // to the far end, by its receiver reports
+	lost            atomic.Int64     // as the far end last reported
+	skipped         atomic.Int64     // packets not sent, as they had waited for too long
+	rtt             meter.ReportTrip // to the far end, by its receiver reports
 
 	limit  atomic.Int64           // bit/s; 0: none
 	choice atomic.Pointer[Choice] // by hand; nil: none
@@ -78,30 +82,28 @@ type DownTrack struct {
 	asks  *rate.Limiter
 
 	// mu is held while packets are sent, and shared with no other DownTrack.
-	mu        sync.Mutex
-	added     bool       // to Track
-	header    rtp.Header // header of the packet that is being sent
-	since     time.Time  // start of the wait for a keyframe
-	source    *source    // the source of the last span; nil before the first packet
-	skipping  bool       // packets have been skipped since the last one sent
-	skips     time.Time  // since when, video
-	numbering            // continued by the DownTrack that follows
-}
-
-// A numbering is what a far end has been sent under one SSRC. Packets are
-// numbered by their index, whose lower 16 bits are the sequence number.
-type numbering struct {
-	goesOn  bool      // there was a packet
-	index   uint64    // highest sent
-	lastTS  uint32    // of index
-	lastAt  time.Time // of index
-	spans   []span    // the last ones, of which the last goes on
-	repairs repairer
+	mu                  sync.Mutex
+	added               bool       // to Track
+	header              rtp.Header // header of the packet that is being sent
+	since               time.Time  // start of the wait for a keyframe
+	source              *source    // the source of the last span; nil before the first packet
+	to                  *Track     // the encoding to send; nil: not added yet
+	filter              layer.Filter
+	rewriter            layer.Rewriter
+	compact             bool      // pictures that are left out are not counted (VP8)
+	omitted             uint32    // the picture left out last, by its ID, and 1; 0: none
+	payload, descriptor []byte    // of the packet that is being sent, if rewritten
+	skipping            bool      // packets have been skipped since the last one sent
+	skips               time.Time // since when, video
+	numbering                     // continued by the DownTrack that follows
 }
 
 // NewDownTrack makes a DownTrack that sends t once it is bound and added to t.
 func NewDownTrack(t *Track) *DownTrack {
-	return &DownTrack{Track: t, asks: rate.NewLimiter(keyframeAsks, keyframeAsksBurst), numbering: numbering{repairs: newRepairer()}}
+	return &DownTrack{
+		Track: t, asks: rate.NewLimiter(keyframeAsks, keyframeAsksBurst), numbering: numbering{repairs: newRepairer()},
+		filter: layer.NewFilter(layer.All), rewriter: layer.NewRewriter(t.Codec.MimeType), compact: strings.EqualFold(t.Codec.MimeType, "video/VP8"),
+	}
 }
 
 // Bind makes d send as b says, from now on.
@@ -142,7 +144,7 @@ type Sent struct {
 
 // Sent returns the totals of d.
 func (d *DownTrack) Sent() Sent {
-	return Sent{Packets: int64(d.packets.Load()), Bytes: d.bytes.Load(), Lost: d.lost.Load(), Skipped: d.skipped.Load(), RTT: d.rtt.last()}
+	return Sent{Packets: int64(d.packets.Load()), Bytes: d.bytes.Load(), Lost: d.lost.Load(), Skipped: d.skipped.Load(), RTT: d.rtt.Last()}
 }
 
 // join makes d send what it is given, from a keyframe on, and reports whether
@@ -167,7 +169,7 @@ func (d *DownTrack) await(now time.Time) {
 func (d *DownTrack) leave() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.added = false
+	d.added, d.to = false, nil
 }
 
 // fallBehind makes d wait for a keyframe, which it requests.
@@ -175,7 +177,7 @@ func (d *DownTrack) fallBehind(now time.Time) {
 	d.mu.Lock()
 	d.skipping, d.skips = d.goesOn, now
 	d.mu.Unlock()
-	d.Track.RequestKeyframe()
+	d.serving().RequestKeyframe()
 }
 
 // write sends packets with d's numbering, in batch if the Sender can, and
@@ -183,54 +185,93 @@ func (d *DownTrack) fallBehind(now time.Time) {
 // may be older than what has waited for it.
 func (d *DownTrack) write(batch *Batch, packets []kept, catchUp bool) (served bool) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	was := d.at()
+	served = d.writeAll(batch, packets, catchUp)
+	at := d.at()
+	d.mu.Unlock()
+	if was != nil && was != at {
+		was.release(d)
+	}
+	return served
+}
+
+// writeAll is write, called with mu held.
+func (d *DownTrack) writeAll(batch *Batch, packets []kept, catchUp bool) (served bool) {
 	b := d.bound.Load()
 	if b == nil || !d.added {
 		return false
 	}
 	now := time.Now()
 	for i := range packets {
-		if !catchUp && d.skip(&packets[i], now) {
+		switch k := &packets[i]; {
+		case k.source != d.source && k.source.up.track != d.to && k.source.up.track != d.at():
+			served = true // of an encoding that it has left
+		case !catchUp && d.skip(k, now):
 			served = false
-			continue
+		default:
+			served = d.send(b, batch, k, now)
 		}
-		served = d.send(b, batch, &packets[i], now)
 	}
 	return served
 }
 
-// send sends one packet, and reports whether d no longer waits for a keyframe.
-// Called with mu held.
+// begins reports whether d can begin to send k's source with k.
+func (d *DownTrack) begins(k *kept) bool {
+	switch at, from := d.at(), k.source.up.track; {
+	case !d.Track.video() || k.key:
+		return true
+	case at != nil && at != from: // encodings whose keyframes are not told never have one
+		return from.keyframes.Load() == 0 && k.at.Sub(d.since) >= keyframePatience
+	default:
+		return d.Relay || k.at.Sub(d.since) >= keyframePatience
+	}
+}
+
+// send sends one packet, unless it is of a layer that is left out, and reports
+// whether d no longer waits for a keyframe. Called with mu held.
 func (d *DownTrack) send(b *Binding, batch *Batch, k *kept, now time.Time) bool {
 	begin := d.source != k.source
-	switch {
-	case begin && d.Track.video() && !d.Relay && !k.key && k.at.Sub(d.since) < keyframePatience:
+	if begin && !d.begins(k) {
 		return false
+	}
+	if begin {
+		d.filter.Restart()
+	}
+	pass := d.filter.Pass(&k.info, k.timestamp)
+	switch {
 	case begin:
 		d.rebase(b, k)
 	case d.skipping || d.far(k):
 		d.goOn(k)
 	}
 	d.skipping = false
-	s := &d.spans[len(d.spans)-1]
-	if k.position < s.first-s.shift {
-		return true // late, from before the first packet sent
+	if !pass {
+		d.omit(k)
+		return true
 	}
-	h := d.headerOf(b, s, k)
-	d.repairs.earn(h.MarshalSize() + len(k.payload()))
+	newest := begin || d.newest(k)
+	if newest && !begin {
+		d.advance(k)
+	}
+	s := spanFor(d.spans, k)
+	if s == nil {
+		return true // late: from before the first packet sent, or left out
+	}
+	h, payload := d.packetOf(b, s, k)
+	d.repairs.earn(h.MarshalSize() + len(payload))
 	// An error means that the transport is closing, which its owner detects
 	// itself.
-	n, _ := emit(b.Sender, batch, h, k.payload())
+	n, _ := emit(b.Sender, batch, h, payload)
 	if d.packets.Add(1) == 1 && d.Begun != nil {
 		d.Begun(now)
 	}
-	d.octets.Add(uint32(len(k.payload())))
+	d.octets.Add(uint32(len(payload)))
 	d.bytes.Add(int64(n))
-	if index := k.position + s.shift; begin || index > d.index {
-		d.index, d.lastTS, d.lastAt = index, h.Timestamp, k.at
+	if newest {
+		d.index, d.lastTS, d.lastAt, d.last = k.position+s.shift, h.Timestamp, k.at, s.numbers.Of(k.info.Number)
 	}
 	if begin {
-		if sr := d.Track.lastReport(); sr.up == k.source.up {
+		if sr := k.source.up.track.lastReport(); sr.up == k.source.up {
 			d.sendReport(b, &sr, now)
 		}
 	}
@@ -259,70 +300,6 @@ func (d *DownTrack) skip(k *kept, now time.Time) bool {
 	return true
 }
 
-// far reports whether k is so far ahead of what was sent that its number could
-// be taken for one from before. No such gap is left.
-func (d *DownTrack) far(k *kept) bool {
-	return int64(k.position+d.spans[len(d.spans)-1].shift-d.index) >= 1<<14
-}
-
-// goOn begins a span in which k, of the same source, follows the last packet
-// sent.
-func (d *DownTrack) goOn(k *kept) {
-	s := d.spans[len(d.spans)-1]
-	s.began, s.first = k.at, d.index+1
-	s.shift = s.first - k.position
-	d.add(s)
-}
-
-// rebase begins a span in which k, of another source, follows the last packet
-// sent.
-func (d *DownTrack) rebase(b *Binding, k *kept) {
-	s := span{ring: &d.Track.ring, source: k.source, began: k.at, first: uint64(k.seq)}
-	if d.goesOn {
-		elapsed := k.at.Sub(d.lastAt).Seconds()
-		s.first = d.index + 1
-		s.timeOff = d.lastTS + max(1, uint32(elapsed*float64(d.Track.Codec.ClockRate))) - k.timestamp
-	}
-	s.shift = s.first - k.position
-	for _, e := range k.source.exts {
-		if to, ok := b.Extensions[e.uri]; ok {
-			if s.ids == nil {
-				s.ids = map[uint8]uint8{}
-			}
-			s.ids[e.id] = to
-		}
-	}
-	d.add(s)
-	d.source, d.goesOn = k.source, true
-}
-
-// add adds a span, in place of the oldest if there are too many.
-func (d *DownTrack) add(s span) {
-	if len(d.spans) == maxSpans {
-		d.spans = slices.Delete(d.spans, 0, 1)
-	}
-	d.spans = append(d.spans, s)
-}
-
-// headerOf returns the header of k, sent in s. It is valid until the next call.
-func (d *DownTrack) headerOf(b *Binding, s *span, k *kept) *rtp.Header {
-	h := &d.header
-	*h = rtp.Header{
-		Version:        2,
-		Marker:         k.marker,
-		PayloadType:    b.PayloadType,
-		SequenceNumber: uint16(k.position + s.shift),
-		Timestamp:      k.timestamp + s.timeOff,
-		SSRC:           b.SSRC,
-		Extensions:     h.Extensions[:0],
-	}
-	if b.MIDExtension != 0 && d.packets.Load() < maxMIDs {
-		b.Form.Extend(h, b.MIDExtension, b.MID)
-	}
-	k.addExtensions(h, s.ids, b.Form)
-	return h
-}
-
 // report sends sr, a sender report of u, extrapolated to now.
 func (d *DownTrack) report(u *UpTrack, sr *senderReport, now time.Time) {
 	d.mu.Lock()
@@ -331,9 +308,11 @@ func (d *DownTrack) report(u *UpTrack, sr *senderReport, now time.Time) {
 		d.sendReport(b, sr, now)
 	}
 	// A ring that d has left is of no use for repair any more.
-	if last := len(d.spans) - 1; last > 0 && now.Sub(d.spans[last].began) > ringTime {
-		d.spans = slices.Delete(d.spans, 0, last)
+	old := 0
+	for old+1 < len(d.spans) && now.Sub(d.spans[old+1].began) > ringTime {
+		old++
 	}
+	d.spans = slices.Delete(d.spans, 0, old)
 }
 
 // sendReport sends sr, extrapolated to now. Called with mu held.
@@ -341,7 +320,7 @@ func (d *DownTrack) sendReport(b *Binding, sr *senderReport, now time.Time) {
 	elapsed := now.Sub(sr.at)
 	// NTP time counts seconds in its upper 32 bits.
 	ntp := sr.ntp + uint64(elapsed.Seconds()*(1<<32))
-	d.rtt.sent(ntp, now)
+	d.rtt.Sent(ntp, now)
 	_ = b.Sender.WriteRTCP([]rtcp.Packet{&rtcp.SenderReport{
 		SSRC:        b.SSRC,
 		NTPTime:     ntp,
@@ -360,13 +339,13 @@ func (d *DownTrack) RTCP(packets []rtcp.Packet, now time.Time) {
 		switch p := p.(type) {
 		case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
 			if d.Relay || d.asks.AllowN(now, 1) { // behind a relay there are many viewers
-				d.Track.RequestKeyframe()
+				d.serving().RequestKeyframe()
 			}
 		case *rtcp.ReceiverReport:
 			for _, r := range p.Reports {
 				if b != nil && r.SSRC == b.SSRC {
 					d.lost.Store(lostOf(r))
-					d.rtt.reported(r.LastSenderReport, r.Delay, now)
+					d.rtt.Reported(r.LastSenderReport, r.Delay, now)
 				}
 			}
 		case *rtcp.TransportLayerNack:

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/pion/rtp"
+
+	"weir/sfu/layer"
 )
 
 // Header extensions keep their values under other IDs, in a form that the far
@@ -31,7 +33,7 @@ func TestExtensionForms(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var r ring
-			s := newSource(nil, map[uint8]string{1: "short", 16: "long"})
+			s := newSource(&UpTrack{track: &Track{}}, map[uint8]string{1: "short", 16: "long"})
 			p := packet(1, 0, []byte("payload"))
 			p.Extension, p.ExtensionProfile = true, rtp.ExtensionProfileTwoByte
 			for id, v := range map[uint8][]byte{1: []byte("s"), 16: c.value} {
@@ -39,7 +41,7 @@ func TestExtensionForms(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			k, _ := r.put(s, p, false, time.Now())
+			k, _ := r.put(s, p, layer.Info{}, false, time.Now())
 			h := rtp.Header{Version: 2}
 			k.addExtensions(&h, map[uint8]uint8{1: c.short, 16: c.long}, c.form)
 			raw, err := h.Marshal()

@@ -43,7 +43,7 @@ func (d *DownTrack) padWith(back uint64) int {
 	if !ok {
 		return 0
 	}
-	h := d.headerOf(b, s, &k)
-	n, _ := b.Sender.WriteRTP(h, d.repairs.wrap(b.RTX, h, k.payload())) // it fails when the transport closes
+	h, payload := d.packetOf(b, s, &k)
+	n, _ := b.Sender.WriteRTP(h, d.repairs.wrap(b.RTX, h, payload)) // it fails when the transport closes
 	return n
 }

@@ -136,7 +136,7 @@ func (d *DownTrack) repair(b *Binding, nacks []rtcp.NackPair, now time.Time) {
 	if !b.Repair {
 		return
 	}
-	pause := repairPause(d.rtt.last())
+	pause := repairPause(d.rtt.Last())
 	for i := 0; i < len(nacks); i++ {
 		nacks[i].Range(func(seq uint16) bool {
 			what := d.repeat(b, seq, now, pause)
@@ -171,8 +171,7 @@ func (d *DownTrack) repeat(b *Binding, seq uint16, now time.Time, pause time.Dur
 	if !ok {
 		return unknown
 	}
-	h := d.headerOf(b, s, &k)
-	payload := k.payload()
+	h, payload := d.packetOf(b, s, &k)
 	if !d.repairs.allow(index, h.MarshalSize()+len(payload), now, pause) {
 		return withheld
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/pion/rtp"
+
+	"weir/sfu/layer"
 )
 
 // Bounds of a ring: what is older than ringTime goes, and earlier if the ring
@@ -25,8 +27,23 @@ const (
 // A source is one numbering of packets: an UpTrack has a new one each time that
 // its packets begin to be numbered anew.
 type source struct {
-	up   *UpTrack
-	exts []extension
+	up         *UpTrack
+	exts       []extension
+	descriptor uint8        // ID of the dependency descriptor; 0: none
+	layers     layer.Parser // used by the goroutine that calls [UpTrack.Forward]
+}
+
+// descriptorURI is the dependency descriptor (AV1 RTP specification, appendix
+// A).
+const descriptorURI = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
+
+// parse reads the layers of a packet.
+func (s *source) parse(p *rtp.Packet) layer.Info {
+	var descriptor []byte
+	if s.descriptor != 0 && p.Extension {
+		descriptor = p.GetExtension(s.descriptor)
+	}
+	return s.layers.Parse(p.Payload, descriptor)
 }
 
 // An extension is a header extension by its ID in a source's packets.
@@ -36,8 +53,11 @@ type extension struct {
 }
 
 func newSource(u *UpTrack, exts map[uint8]string) *source {
-	s := &source{up: u}
+	s := &source{up: u, layers: layer.NewParser(u.track.Codec.MimeType)}
 	for _, id := range slices.Sorted(maps.Keys(exts)) {
+		if exts[id] == descriptorURI {
+			s.descriptor = id
+		}
 		s.exts = append(s.exts, extension{id, exts[id]})
 	}
 	return s
@@ -70,13 +90,14 @@ type kept struct {
 	seq         uint16    // of source
 	timestamp   uint32    // of source
 	marker, key bool
+	info        layer.Info
 }
 
 func (k *kept) payload() []byte { return k.data[k.extended:] }
 
 // put keeps p, received from s at now. It reports false for a packet whose
 // number was taken before, and for one older than all that is kept.
-func (r *ring) put(s *source, p *rtp.Packet, key bool, now time.Time) (kept, bool) {
+func (r *ring) put(s *source, p *rtp.Packet, info layer.Info, key bool, now time.Time) (kept, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.slots == nil {
@@ -99,7 +120,7 @@ func (r *ring) put(s *source, p *rtp.Packet, key bool, now time.Time) (kept, boo
 	k := r.slot(position)
 	*k = kept{
 		position: position, source: s, at: now, data: data, extended: extended,
-		seq: p.SequenceNumber, timestamp: p.Timestamp, marker: p.Marker, key: key,
+		seq: p.SequenceNumber, timestamp: p.Timestamp, marker: p.Marker, key: key, info: info,
 	}
 	r.bytes += len(data)
 	return *k, true
@@ -214,28 +235,4 @@ func (r *ring) store(s *source, p *rtp.Packet) (data []byte, extended uint16) {
 	}
 	extended = uint16(len(data))
 	return append(data, p.Payload...), extended
-}
-
-// A span is a part of a DownTrack's numbering with constant offsets to a ring.
-type span struct {
-	ring    *ring
-	source  *source
-	began   time.Time
-	first   uint64          // our number of the first packet
-	shift   uint64          // our number minus the position; wraps around
-	timeOff uint32          // our timestamp minus the source's
-	ids     map[uint8]uint8 // our IDs of header extensions, by the source's
-}
-
-// maxSpans is how many spans a DownTrack remembers for repair.
-const maxSpans = 4
-
-// spanOf returns the span that our packet index was sent in; nil: it is too old.
-func spanOf(spans []span, index uint64) *span {
-	for i := range slices.Backward(spans) {
-		if spans[i].first <= index {
-			return &spans[i]
-		}
-	}
-	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/pion/rtp"
+
+	"weir/sfu/layer"
 )
 
 // A ringBench puts packets of one source into a ring.
@@ -18,11 +20,11 @@ type ringBench struct {
 }
 
 func newRingBench() *ringBench {
-	return &ringBench{from: newSource(nil, map[uint8]string{3: extCaptureTime}), now: time.Unix(1_000_000, 0)}
+	return &ringBench{from: newSource(&UpTrack{track: &Track{}}, map[uint8]string{3: extCaptureTime}), now: time.Unix(1_000_000, 0)}
 }
 
 func (b *ringBench) add(seq uint16, size int) (kept, bool) {
-	return b.put(b.from, packet(seq, uint32(seq), bytes.Repeat([]byte{byte(seq)}, size)), false, b.now)
+	return b.put(b.from, packet(seq, uint32(seq), bytes.Repeat([]byte{byte(seq)}, size)), layer.Info{}, false, b.now)
 }
 
 // count returns how many packets are kept, and their bytes.
@@ -87,8 +89,8 @@ func TestRingTakesEachNumberOnce(t *testing.T) {
 			t.Errorf("%s: got %+v", c.name, got)
 		}
 	}
-	other := newSource(nil, nil)
-	k, _ := b.put(other, packet(65534, 7, []byte{1}), false, b.now)
+	other := newSource(&UpTrack{track: &Track{}}, nil)
+	k, _ := b.put(other, packet(65534, 7, []byte{1}), layer.Info{}, false, b.now)
 	if last, _ := b.add(3, 9); k.position <= ringPackets || last.position != k.position+1 {
 		t.Errorf("sources follow each other at %d and %d", k.position, last.position)
 	}
@@ -118,15 +120,13 @@ func TestKeptPacketsDoNotChange(t *testing.T) {
 	if err := p.SetExtension(3, []byte("captured")); err != nil {
 		t.Fatal(err)
 	}
-	k, _ := b.put(b.from, p, false, b.now)
+	k, _ := b.put(b.from, p, layer.Info{}, false, b.now)
 	copy(p.Payload, "changed")
 	for i := range 20_000 {
 		b.add(uint16(2+i), 1000)
 	}
-	var h rtp.Header
-	k.addExtensions(&h, map[uint8]uint8{3: 9}, OneByte)
-	if string(k.payload()) != "payload" || string(h.GetExtension(9)) != "captured" {
-		t.Errorf("got %q with %q", k.payload(), h.GetExtension(9))
+	if string(k.payload()) != "payload" || string(k.data[2:k.extended]) != "captured" {
+		t.Errorf("got %q with %q", k.payload(), k.data[:k.extended])
 	}
 }
 

@@ -149,10 +149,13 @@ func (s *Stream) Retire(why string) bool {
 // packetOverhead is IPv4, UDP, RTP and the GCM tag, in bytes.
 const packetOverhead = 20 + 8 + 12 + 16
 
-// Sample updates the stream's meter at now.
+// Sample updates the stream's meters at now, and makes each of its receivers get
+// the layers that suit it then.
 func (s *Stream) Sample(now time.Time) {
 	var bytes, packets int64
 	for _, t := range s.Tracks {
+		t.Sample(now)
+		t.Review(now)
 		p, b := t.Received()
 		packets += p
 		bytes += b + p*packetOverhead

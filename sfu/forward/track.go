@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/pion/rtp"
 
 	"weir/sfu/keyframe"
+	"weir/sfu/layer"
 	"weir/sfu/paramsets"
 )
 
@@ -36,15 +38,21 @@ type Track struct {
 	// Attach.
 	Sets *paramsets.Sets
 
+	// RID names an encoding of simulcast; "": the track is its only one.
+	RID string
+
 	packets, bytes, keyframes atomic.Int64
 
-	ring ring
+	encodings []*Track // of simulcast; nil: the track is its only one
+	group     group    // of the whole track
+	ring      ring
 
 	mu      sync.Mutex
 	up      *UpTrack
 	downs   []*DownTrack // a new slice with each change
 	joining []*joiner    // not among downs yet
 	report  senderReport
+	flow    layer.Flow
 	fresh   []kept    // still to be passed to the DownTracks
 	passes  bool      // the goroutine runs that passes them; only while there are DownTracks
 	busy    bool      // it passes some
@@ -64,7 +72,13 @@ func (t *Track) video() bool { return t.Codec.Kind() == Video }
 
 // Received returns the totals received from all UpTracks: packets, and bytes of
 // payload.
-func (t *Track) Received() (packets, bytes int64) { return t.packets.Load(), t.bytes.Load() }
+func (t *Track) Received() (packets, bytes int64) {
+	for _, e := range t.Encodings() {
+		packets += e.packets.Load()
+		bytes += e.bytes.Load()
+	}
+	return packets, bytes
+}
 
 // Attach makes r's packets the source of the track from now on. DownTracks
 // continue their own numbering, and video waits for a keyframe, which is
@@ -96,17 +110,30 @@ func (t *Track) GoOnAs(next *Track) {
 	t.Sets = next.Sets
 }
 
-// Add starts forwarding to d. A viewer begins with the newest group of the ring;
-// if there is none to begin with, a keyframe is requested.
+// Add starts forwarding to d, of the encoding that suits it. A viewer begins
+// with the newest group of the ring; if there is none to begin with, a keyframe
+// is requested.
 func (t *Track) Add(d *DownTrack) {
 	now := time.Now()
+	rungs, encodings := t.rungs(now)
+	t.group.mu.Lock()
+	defer t.group.mu.Unlock()
+	if !slices.Contains(t.group.all, d) {
+		t.group.all = append(t.group.all, d)
+		t.direct(d, rungs, encodings, now)
+	}
+}
+
+// add starts forwarding of one encoding to d, which switches to it from another
+// one, or begins with it.
+func (t *Track) add(d *DownTrack, switches bool, now time.Time) {
 	first := d.join(now)
 	t.mu.Lock()
 	if t.has(d) {
 		t.mu.Unlock()
 		return
 	}
-	caught := first && t.catchUp(d, now)
+	caught := first && !switches && t.catchUp(d, now)
 	if !caught {
 		t.live(d)
 	}
@@ -114,7 +141,7 @@ func (t *Track) Add(d *DownTrack) {
 	t.changed.Broadcast()
 	up := t.up
 	t.mu.Unlock()
-	if up != nil && t.video() && !d.Relay && !caught {
+	if up != nil && t.video() && !d.Relay && !caught && !switches {
 		up.requestKeyframe()
 	}
 }
@@ -122,7 +149,17 @@ func (t *Track) Add(d *DownTrack) {
 // Remove stops forwarding to d: once it has returned, nothing is sent to it. Do
 // not call it from a [Sender].
 func (t *Track) Remove(d *DownTrack) {
+	t.group.mu.Lock()
+	t.group.all = slices.DeleteFunc(t.group.all, func(o *DownTrack) bool { return o == d })
+	t.group.mu.Unlock()
 	d.leave()
+	for _, e := range t.Encodings() {
+		e.remove(d)
+	}
+}
+
+// remove stops forwarding of one encoding to d, and waits.
+func (t *Track) remove(d *DownTrack) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.drop(d)
@@ -132,20 +169,32 @@ func (t *Track) Remove(d *DownTrack) {
 	}
 }
 
-// RequestKeyframe requests a keyframe from the UpTrack, if there is one yet.
-func (t *Track) RequestKeyframe() {
+// release stops forwarding of one encoding to d, which does not send it any
+// more, and does not wait.
+func (t *Track) release(d *DownTrack) {
 	t.mu.Lock()
-	up := t.up
-	t.mu.Unlock()
-	if up != nil && t.video() {
-		up.requestKeyframe()
+	defer t.mu.Unlock()
+	t.drop(d)
+	if t.passes {
+		t.changed.Broadcast()
+	}
+}
+
+// RequestKeyframe requests a keyframe from the UpTrack of each encoding, if there
+// is one yet.
+func (t *Track) RequestKeyframe() {
+	for _, e := range t.Encodings() {
+		if up := e.attached(); up != nil && t.video() {
+			up.requestKeyframe()
+		}
 	}
 }
 
 // forward keeps one packet of u, renumbered if parameter sets are inserted
 // before it, for the DownTracks.
 func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) Outcome {
-	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload)
+	info := u.source.parse(p)
+	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload) || info.Key && info.Begin
 	t.packets.Add(1)
 	t.bytes.Add(int64(len(p.Payload)))
 
@@ -156,22 +205,23 @@ func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) Outcome {
 	}
 	if t.Sets != nil {
 		for _, set := range t.Sets.Before(u, p) {
-			t.keep(u.source, set, true, now)
+			t.keep(u.source, set, layer.Info{}, true, now)
 		}
 	}
-	if !t.keep(u.source, p, key, now) {
+	if !t.keep(u.source, p, info, key, now) {
 		return Outcome{Reason: Duplicate}
 	}
 	if key {
 		t.keyframes.Add(1)
 	}
+	t.flow.Count(&info, len(p.Payload), now)
 	return Outcome{Keyframe: key}
 }
 
 // keep puts a packet into the ring, to be passed to the DownTracks, and reports
 // false if the ring does not take it. Called with mu held.
-func (t *Track) keep(s *source, p *rtp.Packet, key bool, now time.Time) bool {
-	k, ok := t.ring.put(s, p, key, now)
+func (t *Track) keep(s *source, p *rtp.Packet, info layer.Info, key bool, now time.Time) bool {
+	k, ok := t.ring.put(s, p, info, key, now)
 	if !ok || !t.passes {
 		return ok
 	}

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +17,7 @@ type fakeSender struct {
 }
 
 func (l *fakeSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
-	l.sent = append(l.sent, rtp.Packet{Header: h.Clone(), Payload: payload})
+	l.sent = append(l.sent, rtp.Packet{Header: h.Clone(), Payload: slices.Clone(payload)})
 	return len(payload), nil
 }
 

@@ -108,6 +108,13 @@ func (u *UpTrack) requestKeyframe() {
 	u.ask()
 }
 
+// awaits reports whether a request has been sent lately, or is to be.
+func (u *UpTrack) awaits(now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.waiting != nil || u.wanted || now.Sub(u.asked) < switchAgain
+}
+
 // ask sends a request now. Called with mu held.
 func (u *UpTrack) ask() {
 	if u.closed {
