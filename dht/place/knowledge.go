@@ -9,7 +9,7 @@ type Knowledge struct {
 	Self     bool // the seeker is a holder itself
 	Everyone bool // so is every known node: the network is small
 	LookedUp bool // the network was searched for more of them
-	Others   int  // holders beside the seeker
+	Others   int  // holders beside the seeker, silent ones included
 	Near     bool // there are other topics to ask; see [Query.Near]
 
 	// WarmedUp means that the seeker has held everything for so long that every

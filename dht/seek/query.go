@@ -60,7 +60,7 @@ func (q *query) begin(s *Seeker) {
 // run asks the holders of one topic, and looks for others if necessary.
 func (q *query) run(ctx context.Context) error {
 	s := q.s
-	h, looked := s.cfg.Directory.Holders(time.Now(), q.topic)
+	h, looked := q.holders()
 	if h.All {
 		_, looked = s.cfg.Directory.Holders(time.Now(), holder.CapacityTopic()) // stands for every topic
 	}
@@ -76,14 +76,14 @@ func (q *query) run(ctx context.Context) error {
 	if q.topic == s.cfg.Sharding.PeerShard() {
 		h.Remote = s.warm(h.Remote)
 	}
-	if err := q.askHolders(ctx, &h); err != nil {
+	if err := q.askHolders(ctx, h); err != nil {
 		return err
 	}
 	k.Answers, k.Held = q.good, q.answer.Held
 	if k.LookUp() && s.cfg.Cache.Begin(time.Now(), q.topic) {
 		s.cfg.LookUps.Now(ctx, q.topic)
-		h, _ = s.cfg.Directory.Holders(time.Now(), q.topic)
-		if err := q.askHolders(ctx, &h); err != nil {
+		h, _ = q.holders()
+		if err := q.askHolders(ctx, h); err != nil {
 			return err
 		}
 	}
@@ -94,17 +94,28 @@ func (q *query) run(ctx context.Context) error {
 	return nil
 }
 
-// askHolders asks those of h that were not asked yet, the nearest first. If the
-// topic's records either exist or do not, silent holders are added to h.
-func (q *query) askHolders(ctx context.Context, h *directory.Holders) error {
-	if place.Exact(q.topic) {
-		*h = q.s.WithTheSlow(q.topic, *h)
+// holders returns the topic's holders, and whether they have been looked up.
+// Silent holders count where there are too few others for an answer that rests
+// on two: the node that is left alone may have what nobody else has.
+func (q *query) holders() (h directory.Holders, looked bool) {
+	h, looked = q.s.cfg.Directory.Holders(time.Now(), q.topic)
+	if place.Exact(q.topic) || h.Count() < holder.QueryFirst {
+		h = q.s.WithTheSlow(q.topic, h)
 	}
-	fresh := slices.DeleteFunc(slices.Clone(h.Remote), func(p peer.ID) bool { return q.asked[p] })
+	return h, looked
+}
+
+// askHolders asks those of h that were not asked yet, the nearest first. Those
+// that are left alone are asked only about what either exists or does not: of
+// capacity there is more, and a placement does not wait for them.
+func (q *query) askHolders(ctx context.Context, h directory.Holders) error {
+	fresh := slices.DeleteFunc(slices.Clone(h.Remote), func(p peer.ID) bool {
+		return q.asked[p] || !place.Exact(q.topic) && q.s.cfg.Live.Down(time.Now(), p)
+	})
 	if len(fresh) == 0 {
 		return nil
 	}
-	return q.askRemote(ctx, q.s.NearestFirst(fresh), q.lacking(*h))
+	return q.askRemote(ctx, q.s.NearestFirst(fresh), q.lacking(h))
 }
 
 // WithTheSlow adds silent holders to topic's holders, until every record that
@@ -122,6 +133,10 @@ func (s *Seeker) WithTheSlow(topic holder.Topic, h directory.Holders) directory.
 	return h
 }
 
+// leftAlone is why a holder is silent that was not asked, since it failed a
+// moment ago.
+const leftAlone = "left alone since it failed"
+
 // hearing is the count of h's holders that were heard or silent, of which must
 // are required.
 func (q *query) hearing(h directory.Holders, must int) place.Hearing {
@@ -133,6 +148,8 @@ func (q *query) hearing(h directory.Holders, must int) place.Hearing {
 			heard++
 		} else if i = slices.IndexFunc(q.answer.Asked, func(a Asked) bool { return a.Holder == p }); i >= 0 {
 			silent = append(silent, place.Silence{Node: p, Err: q.answer.Asked[i].Err})
+		} else if q.s.cfg.Live.Down(time.Now(), p) {
+			silent = append(silent, place.Silence{Node: p, Err: leftAlone})
 		}
 	}
 	return place.Hear(h.Count(), heard, must, silent)

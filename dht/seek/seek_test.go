@@ -255,3 +255,52 @@ func TestPlaceByWhatHoldersSay(t *testing.T) {
 		t.Errorf("nobody answered: %v, %s", err, d.Refused)
 	}
 }
+
+// A holder that is left alone after a failure counts as silent where the others
+// are too few for an answer, as long as it may have records that they lack. A
+// placement does not wait for it.
+func TestLeftAloneIsSilent(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		topic   holder.Topic
+		holders int             // one of which is down
+		failed  []time.Duration // ago
+		known   bool            // that there is nothing
+		asked   bool            // the one that is down
+	}{
+		{"the other of two says that there is no room", holder.CapacityTopic(), 2, []time.Duration{0}, false, false},
+		{"two of three do", holder.CapacityTopic(), 3, []time.Duration{0}, true, false},
+		{"the other of two does not have the stream", holder.StreamTopic("x"), 2, []time.Duration{0}, false, true},
+		{"two of three do not", holder.StreamTopic("x"), 3, []time.Duration{0}, true, true},
+		{"three of five do not", holder.StreamTopic("x"), 5, []time.Duration{0}, true, false},
+		{"it has been silent for a record's life", holder.CapacityTopic(), 2, []time.Duration{20 * time.Second, 14 * time.Second, 3 * time.Second}, true, false},
+		{"so long, and may have had the stream", holder.StreamTopic("x"), 2, []time.Duration{20 * time.Second, 14 * time.Second, 3 * time.Second}, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var holders []peer.ID
+			for range c.holders {
+				id, _ := newID(t)
+				holders = append(holders, id)
+			}
+			s, w := newSeeker(t, holders...)
+			down := holders[0]
+			for _, ago := range c.failed {
+				s.cfg.Live.Failed(time.Now().Add(-ago), down, liveness.NoConnection)
+			}
+			for _, h := range holders[1:] {
+				w.peers[h] = func(_, resp proto.Message) {
+					resp.(*pb.Response).Op = &pb.Response_Query{Query: &pb.QueryReply{}}
+				}
+			}
+			a, err := s.Find(t.Context(), c.topic, view(), nil)
+			asked := slices.ContainsFunc(a.Asked, func(x Asked) bool { return x.Holder == down })
+			if c.known != (err == nil) || asked != c.asked {
+				t.Errorf("%v, %v, asked it: %v", err, a.Hearing, asked)
+			}
+			var unanswered *place.Unanswered
+			if !c.known && (!errors.As(err, &unanswered) || len(unanswered.Hearing.Silent) != 1 || unanswered.Hearing.Silent[0].Node != down) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
