@@ -138,8 +138,8 @@ func TestFindWithoutAnyHolder(t *testing.T) {
 	n := newTestNode(t, func(c *Config) { c.Client, c.Sample, c.Listen = true, nil, nil })
 	n.run(t)
 	n.awaitReady(t)
-	if _, err := n.Seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); !errors.Is(err, ErrNoHolders) {
-		t.Errorf("Find = %v, want ErrNoHolders", err)
+	if _, err := n.Seeker.Find(t.Context(), CapacityTopic(), capacity.Need{}, nil); !errors.Is(err, ErrUnanswered) {
+		t.Errorf("Find = %v, want ErrUnanswered", err)
 	}
 }
 

@@ -14,11 +14,8 @@ type (
 )
 
 // ErrUnanswered means that the holders required for an answer did not reply:
-// neither yes nor no. ErrNoHolders means that no holder of a topic answered.
-var (
-	ErrUnanswered = place.ErrUnanswered
-	ErrNoHolders  = place.ErrNoHolders
-)
+// neither yes nor no.
+var ErrUnanswered = place.ErrUnanswered
 
 // ErrBusy means that a node has no place for one more request of its kind now.
 // It says nothing about the records that the node holds.

@@ -16,9 +16,6 @@ import (
 // neither yes nor no. Every such error is an [*Unanswered].
 var ErrUnanswered = errors.New("those who have to know did not answer")
 
-// ErrNoHolders means that no holder of a topic answered.
-var ErrNoHolders = errors.New("no holder answered")
-
 // A Hearing counts the nodes that an answer rests on: how many were required,
 // and which of them were silent. "No node has it" is an answer only if the
 // hearing is enough; silence proves nothing.
@@ -123,7 +120,5 @@ func (e *Unanswered) Words() string {
 	return e.Hearing.String()
 }
 
-// Is makes it an ErrUnanswered, and an ErrNoHolders if no node answered at all.
-func (e *Unanswered) Is(target error) bool {
-	return target == ErrUnanswered || target == ErrNoHolders && e.Hearing.Heard == 0 && e.Rival == ""
-}
+// Is makes it an ErrUnanswered.
+func (e *Unanswered) Is(target error) bool { return target == ErrUnanswered }

@@ -2,6 +2,7 @@ package place
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"weir/dht/holder"
@@ -30,12 +31,9 @@ func TestHearing(t *testing.T) {
 			t.Errorf("%s: enough %v, %q; want %v, %q", c.name, c.h.Enough(), c.h.String(), c.enough, c.words)
 		}
 	}
-	silent := error(&Unanswered{Topic: holder.StreamTopic("show"), Hearing: Hear(8, 0, 5, []Silence{late})})
-	if !errors.Is(silent, ErrUnanswered) || !errors.Is(silent, ErrNoHolders) {
-		t.Errorf("%v is not what it is", silent)
-	}
-	rival := error(&Unanswered{Hearing: Hear(8, 0, 5, nil), Rival: "x"})
-	if !errors.Is(rival, ErrUnanswered) || errors.Is(rival, ErrNoHolders) {
-		t.Errorf("%v is not what it is", rival)
+	for _, u := range []*Unanswered{{Topic: holder.StreamTopic("show"), Hearing: Hear(8, 0, 5, []Silence{late})}, {Hearing: Hear(8, 0, 5, nil), Rival: "x"}} {
+		if err := fmt.Errorf("find: %w", u); !errors.Is(err, ErrUnanswered) {
+			t.Errorf("%v is not what it is", err)
+		}
 	}
 }

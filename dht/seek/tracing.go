@@ -15,7 +15,7 @@ import (
 
 // errorType is why a search or a placement failed, as one word of a bounded set.
 func errorType(err error) string {
-	if errors.Is(err, place.ErrUnanswered) || errors.Is(err, place.ErrNoHolders) {
+	if errors.Is(err, place.ErrUnanswered) {
 		return NotKnown
 	}
 	return overlay.ErrorType(err)

@@ -47,7 +47,7 @@ func New(inForce func() *policy.Compiled) *Counters {
 	}
 	return &Counters{
 		words:        words{policy: inForce, known: knownWords(), rules: make(map[string]bool)},
-		placements:   vector("placements_total", "Placements among the nodes with a stream, or all nodes, by outcome: placed, refused, no_holders or failed.", "purpose", "among", "outcome"),
+		placements:   vector("placements_total", "Placements among the nodes with a stream, or all nodes, by outcome: placed, refused, not_known (too few holders answered) or failed.", "purpose", "among", "outcome"),
 		rejected:     vector("candidates_rejected_total", "Candidates that a rule of the policy rejected in placements, at this node or at a holder.", "by", "rule"),
 		reservations: vector("reservations_total", "Reservations requested from candidates, by outcome: granted, or the reason of the refusal; abandoned: another candidate was faster.", "outcome"),
 		Times:        newTimes(), Tallies: newTallies(),
@@ -74,8 +74,8 @@ func (c *Counters) Decided(d dht.Decision, err error) {
 		outcome = "placed"
 	case errors.As(err, &refused):
 		outcome = "refused"
-	case errors.Is(err, dht.ErrNoHolders), errors.Is(err, dht.ErrUnanswered):
-		outcome = "no_holders"
+	case errors.Is(err, dht.ErrUnanswered):
+		outcome = "not_known"
 	}
 	c.Times.decided(among, d)
 	c.placements.WithLabelValues(d.Need.Purpose.String(), among, outcome).Inc()

@@ -54,7 +54,7 @@ func TestCounters(t *testing.T) {
 		},
 	}, nil)
 	c.Decided(dht.Decision{Topic: dht.StreamTopic("demo"), Need: dht.DecisionNeed{Purpose: capacity.Cascade}}, &capacity.Refusal{Reason: "depth"})
-	c.Decided(dht.Decision{Topic: dht.StreamTopic("demo")}, fmt.Errorf("find: %w", dht.ErrNoHolders))
+	c.Decided(dht.Decision{Topic: dht.StreamTopic("demo")}, fmt.Errorf("find: %w", dht.ErrUnanswered))
 	c.Decided(dht.Decision{Topic: dht.StreamTopic("demo")}, context.Canceled)
 	for _, reason := range []string{"sessions", "sessions", "room", "a stranger's word"} {
 		c.refused(reason)
@@ -63,7 +63,7 @@ func TestCounters(t *testing.T) {
 	for _, line := range []string{
 		`weir_placements_total{among="nodes",outcome="placed",purpose="publish"} 1`,
 		`weir_placements_total{among="carriers",outcome="refused",purpose="cascade"} 1`,
-		`weir_placements_total{among="carriers",outcome="no_holders",purpose="view"} 1`,
+		`weir_placements_total{among="carriers",outcome="not_known",purpose="view"} 1`,
 		`weir_placements_total{among="carriers",outcome="failed",purpose="view"} 1`,
 		`weir_candidates_rejected_total{by="seeker",rule="room"} 1`,
 		`weir_candidates_rejected_total{by="seeker",rule="score"} 1`,
