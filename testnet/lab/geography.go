@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"time"
+
+	"weir/dht/dhttest/wire"
 )
 
 // A Place is a point on the map, in milliseconds of one-way delay; the last
@@ -113,3 +115,8 @@ func (a Place) OneWay(b Place) time.Duration {
 	ms := math.Hypot(a.X-b.X, a.Y-b.Y) + a.Access + b.Access
 	return time.Duration(ms * float64(time.Millisecond))
 }
+
+// at is a Place on a wire.
+type at Place
+
+func (a at) OneWay(to wire.Place) time.Duration { return Place(a).OneWay(Place(to.(at))) }

@@ -28,14 +28,12 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/multiformats/go-multiaddr"
-	"github.com/quic-go/quic-go"
-	"go.uber.org/fx"
 
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/dht"
+	"weir/dht/dhttest/wire"
 	"weir/dht/directory"
 )
 
@@ -113,7 +111,7 @@ func (c *Config) check() error {
 type Lab struct {
 	cfg  Config
 	Map  *Geography
-	wire *wire
+	wire *wire.Wire
 
 	mu      sync.Mutex
 	nodes   []*Node // in the order started, including killed ones
@@ -129,8 +127,7 @@ type Node struct {
 	At     Place
 	Ledger *ledger.Ledger
 
-	lab    *Lab
-	port   *port
+	port   *wire.Port
 	info   peer.AddrInfo
 	url    string
 	cancel context.CancelFunc
@@ -146,7 +143,7 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	l := &Lab{cfg: cfg, Map: NewGeography(cfg.Seed, cfg.Regions, cfg.RTT), wire: newWire(cfg.Seed, cfg.Jitter, cfg.Loss)}
+	l := &Lab{cfg: cfg, Map: NewGeography(cfg.Seed, cfg.Regions, cfg.RTT), wire: wire.New(cfg.Seed, cfg.Jitter, cfg.Loss)}
 	if err := l.up(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -266,27 +263,26 @@ func (l *Lab) listen(index int, place Place) (*Node, error) {
 	if index < 0 {
 		ip = net.IPv4(10, 2, 0, byte(-index)).To4()
 	}
-	at, err := multiaddr.NewMultiaddr(fmt.Sprintf("/ip4/%s/udp/%d/quic-v1", ip, portNumber))
+	addr, err := multiaddr.NewMultiaddr(fmt.Sprintf("/ip4/%s/udp/%d/quic-v1", ip, portNumber))
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{
 		Index:  index,
-		info:   peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{at}},
+		info:   peer.AddrInfo{ID: id, Addrs: []multiaddr.Multiaddr{addr}},
 		At:     place,
 		Ledger: ledger.New(id, l.cfg.Limits),
-		lab:    l,
 		url:    "http://" + ip.String() + ":8080",
 		done:   make(chan struct{}),
 	}
 	cfg := dht.Config{
 		Key:       key,
 		Network:   "lab",
-		Listen:    []multiaddr.Multiaddr{at},
+		Listen:    []multiaddr.Multiaddr{addr},
 		Bootstrap: l.entrances(),
 		Discovery: l.cfg.Discovery,
 		Servers:   l.servers,
-		Libp2p:    []libp2p.Option{l.quic(n), libp2p.DisableIdentifyAddressDiscovery()},
+		Libp2p:    []libp2p.Option{l.wire.Host(at(n.At), func(p *wire.Port) { n.port = p })},
 		Log:       l.cfg.Log.With("node", index),
 	}
 	if index >= 0 {
@@ -332,35 +328,6 @@ func (l *Lab) key(index int) (crypto.PrivKey, error) {
 	return crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(seed))
 }
 
-// quic puts a host's QUIC on the lab's wire.
-func (l *Lab) quic(n *Node) libp2p.Option {
-	source := &ownAddress{}
-	return libp2p.QUICReuse(
-		func(life fx.Lifecycle, reset quic.StatelessResetKey, token quic.TokenGeneratorKey, opts ...quicreuse.Option) (*quicreuse.ConnManager, error) {
-			m, err := quicreuse.NewConnManager(reset, token, opts...)
-			if err != nil {
-				return nil, err
-			}
-			life.Append(fx.StopHook(m.Close)) // the host does not close a manager that it was given
-			return m, nil
-		},
-		quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return source, nil }),
-		quicreuse.OverrideListenUDP(func(_ string, addr *net.UDPAddr) (net.PacketConn, error) {
-			p, err := l.wire.listen(addr, n.At)
-			if err != nil {
-				return nil, err
-			}
-			source.ip, n.port = addr.IP, p
-			return p, nil
-		}),
-	)
-}
-
-// ownAddress makes a host dial from its only address.
-type ownAddress struct{ ip net.IP }
-
-func (a *ownAddress) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, error) { return a.ip, nil }
-
 // Info is the node's peer ID and addresses.
 func (n *Node) Info() peer.AddrInfo { return n.info }
 
@@ -381,28 +348,22 @@ func (n *Node) sample() (capacity.Record, []capacity.StreamInfo) { return n.Reco
 func (n *Node) SetLoad(load ledger.Load) { n.Ledger.Observe(time.Now(), load) }
 
 // Wire is the traffic of the node's network interface so far.
-func (n *Node) Wire() Counters { return n.port.counters() }
+func (n *Node) Wire() wire.Counters { return n.port.Counters() }
 
 // RTT is the round trip time to another node, without jitter.
 func (n *Node) RTT(to *Node) time.Duration { return 2 * n.At.OneWay(to.At) }
 
 // Pause drops all packets of the node, both ways, as if its process were
 // stopped: other nodes get no answer and no error. Resume ends it.
-func (n *Node) Pause() { n.cut(true) }
+func (n *Node) Pause() { n.port.Cut(true) }
 
 // Resume ends a Pause.
 func (n *Node) Resume() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.dead {
-		n.cut(false)
+		n.port.Cut(false)
 	}
-}
-
-func (n *Node) cut(cut bool) {
-	n.lab.wire.mu.Lock()
-	defer n.lab.wire.mu.Unlock()
-	n.port.cut = cut
 }
 
 // Kill ends the node as a power cut would: it sends nothing more. Its resources
@@ -410,7 +371,7 @@ func (n *Node) cut(cut bool) {
 func (n *Node) Kill() {
 	n.mu.Lock()
 	n.dead = true
-	n.cut(true)
+	n.port.Cut(true)
 	n.mu.Unlock()
 	n.cancel()
 }
@@ -435,11 +396,8 @@ func (n *Node) Stop() error {
 // Partition lets packets pass only between nodes for which group returns the
 // same value. It replaces an existing partition.
 func (l *Lab) Partition(group func(*Node) int) {
-	all := append(l.Brokers(), l.Nodes()...)
-	l.wire.mu.Lock()
-	defer l.wire.mu.Unlock()
-	for _, n := range all {
-		n.port.group = group(n)
+	for _, n := range append(l.Brokers(), l.Nodes()...) {
+		n.port.Join(group(n))
 	}
 }
 
@@ -452,7 +410,7 @@ func (l *Lab) Close() error {
 	all := append(append([]*Node(nil), l.brokers...), l.nodes...)
 	l.mu.Unlock()
 	// The wire first: without it nodes do not take the time to say good-bye.
-	l.wire.close()
+	l.wire.Close()
 	for _, n := range all {
 		if n.cancel != nil {
 			n.cancel()

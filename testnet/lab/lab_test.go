@@ -15,6 +15,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/dht"
 	"weir/dht/dhttest"
+	"weir/dht/dhttest/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -144,7 +145,7 @@ func TestPauseAndKill(t *testing.T) {
 		}
 		return nil
 	})
-	if got := nodes[0].Wire().Sub(before); got != (Counters{}) {
+	if got := nodes[0].Wire().Sub(before); got != (wire.Counters{}) {
 		t.Errorf("a paused node exchanged %+v", got)
 	}
 	if !nodes[1].Dead() || nodes[0].Dead() {

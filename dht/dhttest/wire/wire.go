@@ -1,4 +1,9 @@
-package lab
+// Package wire is a packet network within one process: UDP sockets that libp2p
+// hosts listen on, and packets that arrive after their delay, or are lost.
+//
+// A wire made in a bubble of testing/synctest has the bubble's time: a minute
+// costs nothing, and a busy machine makes no node late.
+package wire
 
 import (
 	"container/heap"
@@ -21,21 +26,35 @@ const (
 	portQueue = 4096
 	// flowEpsilon separates packets that would otherwise arrive out of order.
 	flowEpsilon = time.Microsecond
+	firstFree   = 20_000
 )
 
-// A wire carries packets between ports, each after its delay. It is a network
+// A Place is where a port is.
+type Place interface {
+	// OneWay is how long a packet takes to another port's place.
+	OneWay(to Place) time.Duration
+}
+
+// Apart are places that are all equally far from each other, one way.
+type Apart time.Duration
+
+// OneWay is that distance.
+func (a Apart) OneWay(Place) time.Duration { return time.Duration(a) }
+
+// A Wire carries packets between ports, each after its delay. It is a network
 // of UDP only, and has no bandwidth limit.
 //
 // Packets between two ports arrive in the order sent: a path's delay changes
 // slowly compared with the gap between two packets, and QUIC treats reordered
 // packets as lost.
-type wire struct {
+type Wire struct {
 	jitter float64 // share of the delay, at most
 	loss   float64 // share of packets
 
 	mu      sync.Mutex
 	rnd     *rand.Rand
-	ports   map[netip.AddrPort]*port
+	ports   map[netip.AddrPort]*Port
+	free    int // port numbers given so far
 	flights flights
 	sooner  chan struct{} // a flight is due before all others
 	closing chan struct{}
@@ -43,23 +62,25 @@ type wire struct {
 	done    chan struct{}
 }
 
-func newWire(seed uint64, jitter, loss float64) *wire {
-	w := &wire{
+// New starts a wire. Of a packet's delay up to the share jitter is added, and the
+// share loss of all packets is lost.
+func New(seed uint64, jitter, loss float64) *Wire {
+	w := &Wire{
 		jitter:  jitter,
 		loss:    loss,
 		rnd:     rand.New(rand.NewPCG(seed, 0x77697265)),
-		ports:   make(map[netip.AddrPort]*port),
+		ports:   make(map[netip.AddrPort]*Port),
 		sooner:  make(chan struct{}, 1),
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
-	go w.run() // until close, which waits
+	go w.run() // until Close, which waits
 	return w
 }
 
-// close stops the wire and waits for its goroutine. Ports can still be read and
+// Close stops the wire and waits for its goroutine. Ports can still be read and
 // closed.
-func (w *wire) close() {
+func (w *Wire) Close() {
 	w.mu.Lock()
 	if !w.closed {
 		w.closed = true
@@ -72,7 +93,7 @@ func (w *wire) close() {
 // A flight is one packet under way.
 type flight struct {
 	at       time.Time
-	from, to *port
+	from, to *Port
 	payload  []byte
 }
 
@@ -92,7 +113,7 @@ func (f *flights) Pop() any {
 }
 
 // run delivers packets when they are due.
-func (w *wire) run() {
+func (w *Wire) run() {
 	defer close(w.done)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -134,9 +155,9 @@ func (c Counters) Sub(before Counters) Counters {
 // Bytes is the sum of both directions.
 func (c Counters) Bytes() int64 { return c.BytesIn + c.BytesOut }
 
-// A port is one UDP socket on a wire. It implements net.PacketConn.
-type port struct {
-	wire  *wire
+// A Port is one UDP socket on a wire. It implements net.PacketConn.
+type Port struct {
+	wire  *Wire
 	addr  *net.UDPAddr
 	place Place
 
@@ -149,7 +170,7 @@ type port struct {
 	// Guarded by wire.mu.
 	cut   bool // nothing passes
 	group int  // ports of different groups do not reach each other
-	last  map[*port]time.Time
+	last  map[*Port]time.Time
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -158,23 +179,32 @@ type port struct {
 
 var errAddrInUse = errors.New("address in use on the simulated network")
 
-// listen opens a port. A restarted node takes over its address from a closed port.
-func (w *wire) listen(addr *net.UDPAddr, place Place) (*port, error) {
-	p := &port{
+// Listen opens a port at place. Without an IP address it is on loopback, and
+// without a port number it takes a free one. A restarted node takes over its
+// address from a closed port.
+func (w *Wire) Listen(addr *net.UDPAddr, place Place) (*Port, error) {
+	p := &Port{
 		wire:    w,
-		addr:    addr,
+		addr:    &net.UDPAddr{IP: addr.IP, Port: addr.Port},
 		place:   place,
 		in:      make(chan flight, portQueue),
 		closed:  make(chan struct{}),
-		last:    make(map[*port]time.Time),
+		last:    make(map[*Port]time.Time),
 		changed: make(chan struct{}),
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ports[keyOf(addr)] != nil {
+	if p.addr.IP == nil || p.addr.IP.IsUnspecified() {
+		p.addr.IP = net.IPv4(127, 0, 0, 1)
+	}
+	for p.addr.Port == 0 || addr.Port == 0 && w.ports[keyOf(p.addr)] != nil {
+		w.free++
+		p.addr.Port = firstFree + w.free
+	}
+	if w.ports[keyOf(p.addr)] != nil {
 		return nil, errAddrInUse
 	}
-	w.ports[keyOf(addr)] = p
+	w.ports[keyOf(p.addr)] = p
 	return p, nil
 }
 
@@ -183,16 +213,30 @@ func keyOf(a *net.UDPAddr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// counters are the traffic so far.
-func (p *port) counters() Counters {
+// Counters are the traffic so far.
+func (p *Port) Counters() Counters {
 	return Counters{p.packetsIn.Load(), p.packetsOut.Load(), p.bytesIn.Load(), p.bytesOut.Load()}
 }
 
 // reaches reports whether packets pass from p to q. The caller holds wire.mu.
-func (p *port) reaches(q *port) bool { return !p.cut && !q.cut && p.group == q.group }
+func (p *Port) reaches(q *Port) bool { return !p.cut && !q.cut && p.group == q.group }
+
+// Cut drops all packets, both ways, or ends that.
+func (p *Port) Cut(cut bool) {
+	p.wire.mu.Lock()
+	defer p.wire.mu.Unlock()
+	p.cut = cut
+}
+
+// Join moves the port to a group, 0 at first: packets pass only within one.
+func (p *Port) Join(group int) {
+	p.wire.mu.Lock()
+	defer p.wire.mu.Unlock()
+	p.group = group
+}
 
 // deliver queues f for ReadFrom, or drops it if the queue is full.
-func (p *port) deliver(f flight) {
+func (p *Port) deliver(f flight) {
 	select {
 	case p.in <- f:
 		p.packetsIn.Add(1)
@@ -202,7 +246,7 @@ func (p *port) deliver(f flight) {
 }
 
 // WriteTo sends b. A packet that cannot arrive is lost without an error.
-func (p *port) WriteTo(b []byte, to net.Addr) (int, error) {
+func (p *Port) WriteTo(b []byte, to net.Addr) (int, error) {
 	select {
 	case <-p.closed:
 		return 0, net.ErrClosed
@@ -242,7 +286,7 @@ func (p *port) WriteTo(b []byte, to net.Addr) (int, error) {
 }
 
 // ReadFrom waits for the next packet.
-func (p *port) ReadFrom(b []byte) (int, net.Addr, error) {
+func (p *Port) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		p.mu.Lock()
 		deadline, changed := p.deadline, p.changed
@@ -268,7 +312,7 @@ func (p *port) ReadFrom(b []byte) (int, net.Addr, error) {
 }
 
 // Close frees the address. Packets under way to it are lost.
-func (p *port) Close() error {
+func (p *Port) Close() error {
 	p.once.Do(func() {
 		close(p.closed)
 		p.wire.mu.Lock()
@@ -282,10 +326,10 @@ func (p *port) Close() error {
 }
 
 // LocalAddr is the port's address.
-func (p *port) LocalAddr() net.Addr { return p.addr }
+func (p *Port) LocalAddr() net.Addr { return p.addr }
 
 // SetReadDeadline bounds ReadFrom, also a call that waits already.
-func (p *port) SetReadDeadline(t time.Time) error {
+func (p *Port) SetReadDeadline(t time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.deadline = t
@@ -295,11 +339,11 @@ func (p *port) SetReadDeadline(t time.Time) error {
 }
 
 // SetDeadline is SetReadDeadline: writes never block.
-func (p *port) SetDeadline(t time.Time) error { return p.SetReadDeadline(t) }
+func (p *Port) SetDeadline(t time.Time) error { return p.SetReadDeadline(t) }
 
 // SetWriteDeadline does nothing: writes never block.
-func (p *port) SetWriteDeadline(time.Time) error { return nil }
+func (p *Port) SetWriteDeadline(time.Time) error { return nil }
 
 // SetReadBuffer and SetWriteBuffer do nothing; QUIC calls them on a socket.
-func (p *port) SetReadBuffer(int) error  { return nil }
-func (p *port) SetWriteBuffer(int) error { return nil }
+func (p *Port) SetReadBuffer(int) error  { return nil }
+func (p *Port) SetWriteBuffer(int) error { return nil }
