@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/multiformats/go-multiaddr"
 
 	"weir/capacity"
 	"weir/capacity/frame"
@@ -46,10 +45,8 @@ func testProtocol(p protocol.ID) protocol.ID { return protocolPrefix(NetworkID("
 func newFake(t testing.TB, member peer.AddrInfo, handlers map[protocol.ID]network.StreamHandler) *fake {
 	t.Helper()
 	key := dhttest.Key(t)
-	o, err := overlay.New(overlay.Config{
-		Key: key, Prefix: protocolPrefix(NetworkID("test")),
-		Listen: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0"), multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")},
-	})
+	addrs, options := listen(t)
+	o, err := overlay.New(overlay.Config{Key: key, Prefix: protocolPrefix(NetworkID("test")), Listen: addrs, Libp2p: options})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,97 +105,104 @@ func TestRejoinAfterBootstrapPeerRestarts(t *testing.T) {
 
 // After a restart, remembered peers suffice to join.
 func TestRememberedPeersSuffice(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "peers.json")
-	nodes := newTestNetwork(t, 2)
-	key := dhttest.Key(t)
-	before := newTestNode(t, func(c *Config) {
-		c.Key, c.PeerFile = key, file
-		c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
-	})
-	before.run(t)
-	dhttest.Eventually(t, func() error {
-		if got := len(before.peers.Members()); got != len(nodes) {
-			return fmt.Errorf("%d members connected", got)
-		}
-		return nil
-	})
-	before.stop()
+	bubble(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "peers.json")
+		nodes := newTestNetwork(t, 2)
+		key := dhttest.Key(t)
+		before := newTestNode(t, func(c *Config) {
+			c.Key, c.PeerFile = key, file
+			c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+		})
+		before.run(t)
+		dhttest.Eventually(t, func() error {
+			if got := len(before.peers.Members()); got != len(nodes) {
+				return fmt.Errorf("%d members connected", got)
+			}
+			return nil
+		})
+		before.stop()
 
-	remembered, err := overlay.ReadPeerFile(file)
-	if err != nil || len(remembered) != 2 {
-		t.Fatalf("remembered %v, %v; want both peers", remembered, err)
-	}
-	nodes[0].stop() // the bootstrap peer is gone for good
-	after := newTestNode(t, func(c *Config) { c.Key, c.PeerFile = key, file })
-	after.run(t)
-	after.awaitReady(t)
-	dhttest.Eventually(t, func() error { return after.sees(CapacityTopic(), nodes[1:]) })
+		remembered, err := overlay.ReadPeerFile(file)
+		if err != nil || len(remembered) != 2 {
+			t.Fatalf("remembered %v, %v; want both peers", remembered, err)
+		}
+		nodes[0].stop() // the bootstrap peer is gone for good
+		after := newTestNode(t, func(c *Config) { c.Key, c.PeerFile = key, file })
+		after.run(t)
+		after.awaitReady(t)
+		dhttest.Eventually(t, func() error { return after.sees(CapacityTopic(), nodes[1:]) })
+	})
 }
 
 func TestCorruptPeerFileIsSurvived(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "peers.json")
-	if err := os.WriteFile(file, []byte("garbage"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	nodes := newTestNetwork(t, 1)
-	n := newTestNode(t, func(c *Config) {
-		c.PeerFile = file
-		c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+	bubble(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "peers.json")
+		if err := os.WriteFile(file, []byte("garbage"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		nodes := newTestNetwork(t, 1)
+		n := newTestNode(t, func(c *Config) {
+			c.PeerFile = file
+			c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+		})
+		n.run(t)
+		dhttest.Eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
+		n.stop()
+		if got, err := overlay.ReadPeerFile(file); err != nil || len(got) != 1 {
+			t.Errorf("afterwards: %v, %v", got, err)
+		}
 	})
-	n.run(t)
-	dhttest.Eventually(t, func() error { return n.sees(CapacityTopic(), nodes) })
-	n.stop()
-	if got, err := overlay.ReadPeerFile(file); err != nil || len(got) != 1 {
-		t.Errorf("afterwards: %v, %v", got, err)
-	}
 }
 
 // Nothing starts after Close, and Close may be called again.
 func TestCloseIsFinal(t *testing.T) {
-	nodes := newTestNetwork(t, 2)
-	n := nodes[1]
-	n.stop()
-	if err := n.Close(); err != nil {
-		t.Errorf("a second Close: %v", err)
-	}
-	if n.Overlay.Go(func() { t.Error("started after Close") }) {
-		t.Error("start after Close")
-	}
-	if _, err := n.Seeker.Find(t.Context(), StreamTopic("x"), capacity.Need{}, nil); err != nil && !errors.Is(err, ErrUnanswered) && !errors.Is(err, context.Canceled) {
-		t.Logf("Find after Close: %v", err)
-	}
-	if _, _, err := n.Place(t.Context(), CapacityTopic(), capacity.Need{}, nil); err == nil {
-		t.Error("Place after Close succeeded")
-	}
+	bubble(t, func(t *testing.T) {
+		nodes := newTestNetwork(t, 2)
+		n := nodes[1]
+		n.stop()
+		if err := n.Close(); err != nil {
+			t.Errorf("a second Close: %v", err)
+		}
+		if n.Overlay.Go(func() { t.Error("started after Close") }) {
+			t.Error("start after Close")
+		}
+		if _, err := n.Seeker.Find(t.Context(), StreamTopic("x"), capacity.Need{}, nil); err != nil && !errors.Is(err, ErrUnanswered) && !errors.Is(err, context.Canceled) {
+			t.Logf("Find after Close: %v", err)
+		}
+		if _, _, err := n.Seeker.Place(t.Context(), CapacityTopic(), capacity.Need{}, nil); err == nil {
+			t.Error("Place after Close succeeded")
+		}
+	})
 }
 
 func TestPeersTellsWhoIsConnected(t *testing.T) {
-	nodes := newTestNetwork(t, 3)
-	dhttest.Eventually(t, func() error {
-		peers := nodes[0].Prober.Peers()
-		if len(peers) != 2 {
-			return fmt.Errorf("%d peers, want 2", len(peers))
-		}
-		for _, p := range peers {
-			if !p.Connected || !p.Holder || p.RTT <= 0 || p.Transport == "" || p.Direction == "" || p.Since.IsZero() || len(p.Addrs) == 0 {
-				return fmt.Errorf("incomplete: %+v", p)
+	bubble(t, func(t *testing.T) {
+		nodes := newTestNetwork(t, 3)
+		dhttest.Eventually(t, func() error {
+			peers := nodes[0].Prober.Peers()
+			if len(peers) != 2 {
+				return fmt.Errorf("%d peers, want 2", len(peers))
 			}
-			if time.Since(p.Since) > dhttest.Patience {
-				return fmt.Errorf("connected since %v", p.Since)
+			for _, p := range peers {
+				if !p.Connected || !p.Holder || p.RTT <= 0 || p.Transport == "" || p.Direction == "" || p.Since.IsZero() || len(p.Addrs) == 0 {
+					return fmt.Errorf("incomplete: %+v", p)
+				}
+				if time.Since(p.Since) > dhttest.Patience {
+					return fmt.Errorf("connected since %v", p.Since)
+				}
+			}
+			return nil
+		})
+		var records overlay.Usage
+		for _, tr := range nodes[0].Overlay.Traffic.List() {
+			if tr.Protocol == string(nodes[0].protocols.records) {
+				records = tr
 			}
 		}
-		return nil
+		if records.MessagesIn == 0 || records.MessagesOut == 0 || records.BytesIn == 0 || records.BytesOut == 0 {
+			t.Errorf("traffic %+v", records)
+		}
 	})
-	var records overlay.Usage
-	for _, tr := range nodes[0].Overlay.Traffic.List() {
-		if tr.Protocol == string(nodes[0].protocols.records) {
-			records = tr
-		}
-	}
-	if records.MessagesIn == 0 || records.MessagesOut == 0 || records.BytesIn == 0 || records.BytesOut == 0 {
-		t.Errorf("traffic %+v", records)
-	}
 }
 
 func TestParseBootstrap(t *testing.T) {

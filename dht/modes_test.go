@@ -70,118 +70,120 @@ func TestEveryHoldingPlaces(t *testing.T) {
 		{directory.Push, 12, 12, 11},
 	} {
 		t.Run(fmt.Sprintf("%s, %d listed", c.mode, c.listed), func(t *testing.T) {
-			nodes, list := newListedNetwork(t, c.mode, c.size, c.listed)
-			for _, n := range []*testNode{nodes[0], nodes[c.size-1]} {
-				dhttest.Eventually(t, func() error { // a busy machine may keep some from answering
-					placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+			bubble(t, func(t *testing.T) {
+				nodes, list := newListedNetwork(t, c.mode, c.size, c.listed)
+				for _, n := range []*testNode{nodes[0], nodes[c.size-1]} {
+					placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
 					if err != nil {
-						return fmt.Errorf("place: %w (%+v)", err, d)
+						t.Fatalf("place: %v (%+v)", err, d)
 					}
 					n.Seeker.ReleaseLease(t.Context(), placed.Lease)
 					if placed.Lease.Target == n.ID() || placed.Lease.Target != placed.Candidate.Record.Node {
 						t.Errorf("placed on %s: %+v", placed.Lease.Target, d)
 					}
 					if d.Held < c.size-1 {
-						return fmt.Errorf("%d of %d held: %+v", d.Held, c.size, d)
+						t.Errorf("%d of %d held: %+v", d.Held, c.size, d)
 					}
-					return nil
-				})
-			}
-			last := nodes[c.size-1]
-			if h, _ := last.dir.Holders(time.Now(), CapacityTopic()); len(h.Remote) != c.holders {
-				t.Errorf("%d remote holders, want %d", len(h.Remote), c.holders)
-			}
-
-			// A stream is found and withdrawn the same way.
-			nodes[1].carry("demo")
-			dhttest.Eventually(t, func() error { return last.sees(StreamTopic("demo"), nodes[1:2]) })
-			nodes[1].carry()
-			dhttest.Eventually(t, func() error {
-				a, err := last.Seeker.Find(t.Context(), StreamTopic("demo"), capacity.Need{}, nil)
-				if err == nil && len(a.Candidates) > 0 {
-					err = errors.New("still found")
 				}
-				return err
-			})
+				last := nodes[c.size-1]
+				if h, _ := last.dir.Holders(time.Now(), CapacityTopic()); len(h.Remote) != c.holders {
+					t.Errorf("%d remote holders, want %d", len(h.Remote), c.holders)
+				}
 
-			// Inspection sees every record.
-			if seen := last.inspect(t); seen != c.size {
-				t.Errorf("%d of %d records are seen", seen, c.size)
-			}
-
-			// A node added to the list later takes part.
-			if c.mode != directory.Broker {
-				late := newTestNode(t, func(cfg *Config) {
-					cfg.Bootstrap = []peer.AddrInfo{nodes[0].info()}
-					cfg.Discovery, cfg.Servers = c.mode, list.get
+				// A stream is found and withdrawn the same way.
+				nodes[1].carry("demo")
+				dhttest.Eventually(t, func() error { return last.sees(StreamTopic("demo"), nodes[1:2]) })
+				nodes[1].carry()
+				dhttest.Eventually(t, func() error {
+					a, err := last.Seeker.Find(t.Context(), StreamTopic("demo"), capacity.Need{}, nil)
+					if err == nil && len(a.Candidates) > 0 {
+						err = errors.New("still found")
+					}
+					return err
 				})
-				late.run(t)
-				late.awaitReady(t)
-				list.add(late)
-				dhttest.Eventually(t, func() error { return last.sees(CapacityTopic(), []*testNode{late}) })
-				dhttest.Eventually(t, func() error { return late.sees(CapacityTopic(), nodes) })
-			}
+
+				// Inspection sees every record.
+				if seen := last.inspect(t); seen != c.size {
+					t.Errorf("%d of %d records are seen", seen, c.size)
+				}
+
+				// A node added to the list later takes part.
+				if c.mode != directory.Broker {
+					late := newTestNode(t, func(cfg *Config) {
+						cfg.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+						cfg.Discovery, cfg.Servers = c.mode, list.get
+					})
+					late.run(t)
+					late.awaitReady(t)
+					list.add(late)
+					dhttest.Eventually(t, func() error { return last.sees(CapacityTopic(), []*testNode{late}) })
+					dhttest.Eventually(t, func() error { return late.sees(CapacityTopic(), nodes) })
+				}
+			})
 		})
 	}
 }
 
 // Seekers do not notice the death of a broker.
 func TestBrokersDeathIsUnnoticed(t *testing.T) {
-	t.Parallel()
-	nodes, _ := newListedNetwork(t, directory.Broker, 8, 3)
-	seeker := nodes[7]
-	dead := nodes[1]
-	if err := dead.Host().Close(); err != nil {
-		t.Fatal(err)
-	}
-	var took []time.Duration
-	for range 20 {
-		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
-		if err != nil {
-			t.Logf("Place: %v (%+v)", err, d)
-			took = append(took, dhttest.Patience) // a busy machine may keep all brokers from answering, once
-			continue
+	bubble(t, func(t *testing.T) {
+		nodes, _ := newListedNetwork(t, directory.Broker, 8, 3)
+		seeker := nodes[7]
+		dead := nodes[1]
+		if err := dead.Host().Close(); err != nil {
+			t.Fatal(err)
 		}
-		took = append(took, d.Elapsed)
-		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
-	}
-	notDelayed(t, took)
+		var took []time.Duration
+		for range 20 {
+			placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID(), dead.ID()})
+			if err != nil {
+				t.Fatalf("Place: %v (%+v)", err, d)
+			}
+			took = append(took, d.Elapsed)
+			seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
+		}
+		notDelayed(t, took)
+	})
 }
 
 // In pull mode, a hanging node delays a search by no more than the answering
 // nodes need.
 func TestAskingEveryoneWaitsForNoOne(t *testing.T) {
-	nodes, list := newListedNetwork(t, directory.Pull, 6, 6)
-	stuck := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
-	list.mu.Lock()
-	list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
-	list.mu.Unlock()
-	dhttest.Eventually(t, func() error {
-		a, err := nodes[0].Seeker.Find(t.Context(), CapacityTopic(), view(), nil)
-		if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // the node itself is no candidate
-			return fmt.Errorf("%d candidates of %d held, %v", len(a.Candidates), a.Held, err)
-		}
-		if len(awaited(a.Asked, []peer.ID{stuck.host.ID()})) > 0 {
-			return fmt.Errorf("the hanging node was waited for: %+v", a.Asked)
-		}
-		return nil
+	bubble(t, func(t *testing.T) {
+		nodes, list := newListedNetwork(t, directory.Pull, 6, 6)
+		stuck := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{testRecords: hang})
+		list.mu.Lock()
+		list.list = append(list.list, peer.AddrInfo{ID: stuck.host.ID(), Addrs: stuck.host.Addrs()})
+		list.mu.Unlock()
+		dhttest.Eventually(t, func() error {
+			a, err := nodes[0].Seeker.Find(t.Context(), CapacityTopic(), view(), nil)
+			if err != nil || len(a.Candidates) != 5 || a.Held != 6 { // the node itself is no candidate
+				return fmt.Errorf("%d candidates of %d held, %v", len(a.Candidates), a.Held, err)
+			}
+			if len(awaited(a.Asked, []peer.ID{stuck.host.ID()})) > 0 {
+				return fmt.Errorf("the hanging node was waited for: %+v", a.Asked)
+			}
+			return nil
+		})
 	})
 }
 
 // A node that holds nothing refuses records that others send it as a holder.
 func TestWhoIsNoHolderRefusesRecords(t *testing.T) {
-	for mode, listed := range map[directory.Mode]int{directory.Broker: 1, directory.Pull: 3} {
-		nodes, _ := newListedNetwork(t, mode, 3, listed)
-		f := newFake(t, nodes[2].info(), nil)
-		resp := f.call(t, nodes[2].ID(), advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(t, f.record(), f.key)}))
-		if got := resp.GetAdvertise().GetResults()[0].Refused; !strings.Contains(got, "discovery mode") {
-			t.Errorf("%s: refused with %q", mode, got)
+	bubble(t, func(t *testing.T) {
+		for mode, listed := range map[directory.Mode]int{directory.Broker: 1, directory.Pull: 3} {
+			nodes, _ := newListedNetwork(t, mode, 3, listed)
+			f := newFake(t, nodes[2].info(), nil)
+			resp := f.call(t, nodes[2].ID(), advertisement(&pb.Entry{Topic: string(testHome), Sealed: seal(t, f.record(), f.key)}))
+			if got := resp.GetAdvertise().GetResults()[0].Refused; !strings.Contains(got, "discovery mode") {
+				t.Errorf("%s: refused with %q", mode, got)
+			}
+			resp = f.call(t, nodes[2].ID(), &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(testHome)}}})
+			if !strings.Contains(resp.Error, "discovery mode") {
+				t.Errorf("%s: hand-over answered with %q", mode, resp.Error)
+			}
 		}
-		resp = f.call(t, nodes[2].ID(), &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(testHome)}}})
-		if !strings.Contains(resp.Error, "discovery mode") {
-			t.Errorf("%s: hand-over answered with %q", mode, resp.Error)
-		}
-	}
+	})
 }
 
 func TestUnknownHolding(t *testing.T) {
@@ -196,61 +198,64 @@ func TestUnknownHolding(t *testing.T) {
 // With records from a database instead of holders, policy and reservation are
 // the same.
 func TestPlaceAmongRecordsAtHand(t *testing.T) {
-	nodes := newTestNetwork(t, 3)
-	var sealed [][]byte
-	for _, n := range nodes {
-		own := n.Publisher.Sealed(1)
-		sealed = append(sealed, own...)
-	}
-	sealed = append(sealed, []byte("no record"), nil)
-	placed, d, err := nodes[0].Seeker.PlaceAmong(t.Context(), CapacityTopic(), view(), sealed, []peer.ID{nodes[0].ID()})
-	if err != nil || placed.Lease.Target == nodes[0].ID() {
-		t.Fatalf("PlaceAmong: %v (%+v)", err, d)
-	}
-	if d.Held != 2 || len(d.Verdicts) != 2 || d.Chosen != placed.Lease.Target {
-		t.Errorf("decision %+v", d)
-	}
-	old := time.Now()
-	if _, _, err := nodes[0].Seeker.PlaceAmong(t.Context(), CapacityTopic(), view(), nil, nil); err == nil {
-		t.Error("placed among nobody")
-	} else if refusal := (*capacity.Refusal)(nil); !errors.As(err, &refusal) || refusal.Reason != NoCandidates {
-		t.Errorf("among nobody: %v after %v", err, time.Since(old))
-	}
+	bubble(t, func(t *testing.T) {
+		nodes := newTestNetwork(t, 3)
+		var sealed [][]byte
+		for _, n := range nodes {
+			own := n.Publisher.Sealed(1)
+			sealed = append(sealed, own...)
+		}
+		sealed = append(sealed, []byte("no record"), nil)
+		placed, d, err := nodes[0].Seeker.PlaceAmong(t.Context(), CapacityTopic(), view(), sealed, []peer.ID{nodes[0].ID()})
+		if err != nil || placed.Lease.Target == nodes[0].ID() {
+			t.Fatalf("PlaceAmong: %v (%+v)", err, d)
+		}
+		if d.Held != 2 || len(d.Verdicts) != 2 || d.Chosen != placed.Lease.Target {
+			t.Errorf("decision %+v", d)
+		}
+		old := time.Now()
+		if _, _, err := nodes[0].Seeker.PlaceAmong(t.Context(), CapacityTopic(), view(), nil, nil); err == nil {
+			t.Error("placed among nobody")
+		} else if refusal := (*capacity.Refusal)(nil); !errors.As(err, &refusal) || refusal.Reason != NoCandidates {
+			t.Errorf("among nobody: %v after %v", err, time.Since(old))
+		}
+	})
 }
 
 // A listed server of another network costs a warning, and no search waits for
 // it.
 func TestBrokerOfAnotherNetwork(t *testing.T) {
-	t.Parallel()
-	other := newTestNode(t, func(c *Config) { c.Network = "other" })
-	other.run(t)
-	var warned syncBuffer
-	list := &serverList{}
-	nodes := newTestNetworkOf(t, 3, func(i int, n *testNode) {
-		if i == 0 {
-			list.add(n)
+	bubble(t, func(t *testing.T) {
+		other := newTestNode(t, func(c *Config) { c.Network = "other" })
+		other.run(t)
+		var warned syncBuffer
+		list := &serverList{}
+		nodes := newTestNetworkOf(t, 3, func(i int, n *testNode) {
+			if i == 0 {
+				list.add(n)
+			}
+		}, func(c *Config) {
+			c.Discovery, c.Servers = directory.Broker, list.get
+			c.Log = slog.New(slog.NewTextHandler(&warned, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		})
+		list.add(other)
+		dhttest.Eventually(t, func() error {
+			if s := warned.String(); !strings.Contains(s, "give both the same network") || !strings.Contains(s, other.ID().String()) {
+				return fmt.Errorf("logged: %q", s)
+			}
+			return nil
+		})
+		var took []time.Duration
+		for _, n := range nodes {
+			placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+			if err != nil {
+				t.Errorf("Place: %v (%+v)", err, d)
+			}
+			took = append(took, d.Elapsed)
+			n.Seeker.ReleaseLease(t.Context(), placed.Lease)
 		}
-	}, func(c *Config) {
-		c.Discovery, c.Servers = directory.Broker, list.get
-		c.Log = slog.New(slog.NewTextHandler(&warned, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		notDelayed(t, took)
 	})
-	list.add(other)
-	dhttest.Eventually(t, func() error {
-		if s := warned.String(); !strings.Contains(s, "give both the same network") || !strings.Contains(s, other.ID().String()) {
-			return fmt.Errorf("logged: %q", s)
-		}
-		return nil
-	})
-	var took []time.Duration
-	for _, n := range nodes {
-		placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
-		if err != nil {
-			t.Errorf("Place: %v (%+v)", err, d)
-		}
-		took = append(took, d.Elapsed)
-		n.Seeker.ReleaseLease(t.Context(), placed.Lease)
-	}
-	notDelayed(t, took)
 }
 
 // A syncBuffer may be written and read concurrently.
@@ -274,31 +279,32 @@ func (b *syncBuffer) String() string {
 // A node without bootstrap peers joins through listed servers, also if the list
 // was empty at its start.
 func TestListedServersAreBootstrapPeers(t *testing.T) {
-	t.Parallel()
-	first := newTestNode(t, nil)
-	first.run(t)
-	path := filepath.Join(t.TempDir(), "servers")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	list, err := directory.NewServerList(nil, path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	second := newTestNode(t, func(c *Config) { c.Discovery, c.Servers = directory.Pull, list.Servers })
-	second.run(t)
-	second.awaitReady(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = list.Run(ctx, second.Overlay.Wake) }()
-	defer func() { cancel(); <-done }()
-	if err := os.WriteFile(path, []byte(first.Overlay.Addrs()[0].String()+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	dhttest.Eventually(t, func() error {
-		if len(second.peers.Members()) == 0 {
-			return errors.New("not joined")
+	bubble(t, func(t *testing.T) {
+		first := newTestNode(t, nil)
+		first.run(t)
+		path := filepath.Join(t.TempDir(), "servers")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
 		}
-		return nil
+		list, err := directory.NewServerList(nil, path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := newTestNode(t, func(c *Config) { c.Discovery, c.Servers = directory.Pull, list.Servers })
+		second.run(t)
+		second.awaitReady(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = list.Run(ctx, second.Overlay.Wake) }()
+		defer func() { cancel(); <-done }()
+		if err := os.WriteFile(path, []byte(first.Overlay.Addrs()[0].String()+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		dhttest.Eventually(t, func() error {
+			if len(second.peers.Members()) == 0 {
+				return errors.New("not joined")
+			}
+			return nil
+		})
 	})
 }

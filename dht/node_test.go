@@ -3,14 +3,15 @@ package dht
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -20,19 +21,10 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/dht/dhttest"
+	"weir/dht/dhttest/wire"
 )
 
-// Parallel tests wait for their networks most of the time. With six at once,
-// some that count requests failed on a busy machine.
-const atOnce = "4"
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set(atOnce)
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testHome is where nodes without a region publish.
 var testHome = ShardTopic("", "")
@@ -58,17 +50,6 @@ type testNode struct {
 	streams  []capacity.StreamInfo
 
 	stop func()
-}
-
-// Place is the node's, which is asked again if too few holders have answered: a
-// busy machine keeps them from it now and then.
-func (n *testNode) Place(ctx context.Context, topic Topic, need capacity.Need, exclude []peer.ID) (placed Placed, d Decision, err error) {
-	for range 5 {
-		if placed, d, err = n.Seeker.Place(ctx, topic, need, exclude); !errors.Is(err, ErrUnanswered) {
-			break
-		}
-	}
-	return placed, d, err
 }
 
 // carry makes the node publish itself as the origin of exactly these streams.
@@ -101,14 +82,45 @@ func (n *testNode) Host() host.Host { return n.Overlay.Host }
 
 func (n *testNode) info() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs: n.Host().Addrs()} }
 
-// newTestNode makes a node that listens on loopback but does not run yet.
+// wires are the networks of the tests in bubbles, *wire.Wire by testing.TB.
+var wires sync.Map
+
+// bubble runs f in a bubble of its own: its nodes are on a wire, and time passes
+// when all of them wait. A busy machine makes none of them late.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := wire.New(1, 0, 0)
+		wires.Store(t, w)
+		t.Cleanup(func() {
+			w.Close()
+			wires.Delete(t)
+		})
+		f(t)
+	})
+}
+
+// listen is where a test's hosts listen: on the wire of its bubble, or else on
+// loopback.
+func listen(t testing.TB) (addrs []multiaddr.Multiaddr, options []libp2p.Option) {
+	addrs = []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")}
+	if w, ok := wires.Load(t); ok {
+		return addrs, []libp2p.Option{w.(*wire.Wire).Host(wire.Apart(time.Millisecond), nil)}
+	}
+	return append(addrs, multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")), nil
+}
+
+// newTestNode makes a node that listens but does not run yet.
 func newTestNode(t testing.TB, change func(*Config)) *testNode {
 	t.Helper()
 	n := &testNode{key: dhttest.Key(t), region: "test"}
+	addrs, options := listen(t)
 	cfg := Config{
 		Key:     n.key,
 		Network: "test",
-		Listen:  []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0"), multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")},
+		Listen:  addrs,
+		Libp2p:  options,
 		Sample:  n.sample,
 		Grant: func(req capacity.Request) (capacity.Lease, error) {
 			return n.ledger.Reserve(time.Now(), req)
@@ -240,16 +252,18 @@ func TestRecordsBecomeVisibleEverywhere(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{1, 3, 5, 10} {
 		t.Run(fmt.Sprintf("%d nodes", size), func(t *testing.T) {
-			start := time.Now()
-			nodes := newTestNetwork(t, size)
-			t.Logf("all see all after %v", time.Since(start).Round(time.Millisecond))
+			bubble(t, func(t *testing.T) {
+				start := time.Now()
+				nodes := newTestNetwork(t, size)
+				t.Logf("all see all after %v", time.Since(start).Round(time.Millisecond))
 
-			start = time.Now()
-			nodes[0].carry("studio/one")
-			for _, n := range nodes {
-				dhttest.Eventually(t, func() error { return n.sees(StreamTopic("studio/one"), nodes[:1]) })
-			}
-			t.Logf("a new stream is found from everywhere after %v", time.Since(start).Round(time.Millisecond))
+				start = time.Now()
+				nodes[0].carry("studio/one")
+				for _, n := range nodes {
+					dhttest.Eventually(t, func() error { return n.sees(StreamTopic("studio/one"), nodes[:1]) })
+				}
+				t.Logf("a new stream is found from everywhere after %v", time.Since(start).Round(time.Millisecond))
+			})
 		})
 	}
 }
@@ -257,34 +271,36 @@ func TestRecordsBecomeVisibleEverywhere(t *testing.T) {
 // Clocks that are wrong by minutes, one ahead and one behind, do not keep nodes
 // apart.
 func TestClocksThatDisagree(t *testing.T) {
-	offsets := []time.Duration{0, 5 * time.Minute, -5 * time.Minute}
-	made := 0
-	nodes := newTestNetworkOf(t, 3, func(int, *testNode) {}, func(c *Config) {
-		offset := offsets[made]
-		made++
-		c.ClockOffset = offset
-		grant := c.Grant
-		c.Grant = func(r capacity.Request) (capacity.Lease, error) {
-			l, err := grant(r)
-			l.Expires = l.Expires.Add(offset)
-			return l, err
-		}
-	})
-	for i, n := range nodes {
-		for j, target := range nodes {
-			if i == j {
-				continue
+	bubble(t, func(t *testing.T) {
+		offsets := []time.Duration{0, 5 * time.Minute, -5 * time.Minute}
+		made := 0
+		nodes := newTestNetworkOf(t, 3, func(int, *testNode) {}, func(c *Config) {
+			offset := offsets[made]
+			made++
+			c.ClockOffset = offset
+			grant := c.Grant
+			c.Grant = func(r capacity.Request) (capacity.Lease, error) {
+				l, err := grant(r)
+				l.Expires = l.Expires.Add(offset)
+				return l, err
 			}
-			exclude := []peer.ID{n.ID(), nodes[3-i-j].ID()}
-			placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), exclude)
-			if err != nil || placed.Lease.Target != target.ID() {
-				t.Errorf("a clock %v off places on one %v off: %v (%+v)", offsets[i], offsets[j], err, d)
-			}
-			for _, v := range d.Verdicts {
-				if v.Told && (v.Age < 0 || v.Age > 10_000) {
-					t.Errorf("age %v ms: %+v", v.Age, v)
+		})
+		for i, n := range nodes {
+			for j, target := range nodes {
+				if i == j {
+					continue
+				}
+				exclude := []peer.ID{n.ID(), nodes[3-i-j].ID()}
+				placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), exclude)
+				if err != nil || placed.Lease.Target != target.ID() {
+					t.Errorf("a clock %v off places on one %v off: %v (%+v)", offsets[i], offsets[j], err, d)
+				}
+				for _, v := range d.Verdicts {
+					if v.Told && (v.Age < 0 || v.Age > 10_000) {
+						t.Errorf("age %v ms: %+v", v.Age, v)
+					}
 				}
 			}
 		}
-	}
+	})
 }

@@ -29,45 +29,46 @@ const bytesPerPlacement = 4_000
 // A client, which holds nothing, is offered digests and gets the record from
 // the node it takes.
 func TestPlaceByDigests(t *testing.T) {
-	t.Parallel()
-	nodes := newTestNetwork(t, 10)
-	seeker := newClient(t, nodes)
-	seeker.Seeker.Regions.Read(t.Context())
-	seeker.newest.Forget() // it has the records of the index by now
-	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
-	if err != nil {
-		t.Fatalf("Place: %v (%+v)", err, d)
-	}
-	r, err := signed.OpenRecord(placed.Candidate.Sealed, time.Now())
-	if err != nil || r.Node != placed.Lease.Target || r.Seq != placed.Candidate.Record.Seq || r.URL == "" {
-		t.Errorf("record of the chosen %+v, %v; lease %+v", r, err, placed.Lease)
-	}
-	if len(d.Verdicts) < place.OfferLimit {
-		t.Errorf("%d verdicts", len(d.Verdicts))
-	}
-	for _, v := range d.Verdicts {
-		if !v.Told || v.Score <= 0 || v.Age <= 0 || v.Age > 10_000 || len(v.Terms) != len(policy.Default().Score) || v.Seq == 0 {
-			t.Errorf("verdict %+v", v)
+	bubble(t, func(t *testing.T) {
+		nodes := newTestNetwork(t, 10)
+		seeker := newClient(t, nodes)
+		seeker.Seeker.Regions.Read(t.Context())
+		seeker.newest.Forget() // it has the records of the index by now
+		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+		if err != nil {
+			t.Fatalf("Place: %v (%+v)", err, d)
 		}
-		if chosen := v.Node == d.Chosen; chosen != (v.URL != "") {
-			t.Errorf("chosen %v, URL %q", chosen, v.URL)
+		r, err := signed.OpenRecord(placed.Candidate.Sealed, time.Now())
+		if err != nil || r.Node != placed.Lease.Target || r.Seq != placed.Candidate.Record.Seq || r.URL == "" {
+			t.Errorf("record of the chosen %+v, %v; lease %+v", r, err, placed.Lease)
 		}
-	}
-	if d.Bytes > bytesPerPlacement {
-		t.Errorf("%d bytes for one placement", d.Bytes)
-	}
-	// A seeker with another version of the policy applies it itself.
-	other := policy.Default()
-	other.Version = 7
-	judge, err := policy.Compile(other)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seeker.cfg.Policy = func() *policy.Compiled { return judge }
-	_, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil)
-	if err != nil || slices.ContainsFunc(d.Verdicts, func(v Judged) bool { return v.Told }) {
-		t.Errorf("with another policy: %v, %+v", err, d.Verdicts)
-	}
+		if len(d.Verdicts) < place.OfferLimit {
+			t.Errorf("%d verdicts", len(d.Verdicts))
+		}
+		for _, v := range d.Verdicts {
+			if !v.Told || v.Score <= 0 || v.Age <= 0 || v.Age > 10_000 || len(v.Terms) != len(policy.Default().Score) || v.Seq == 0 {
+				t.Errorf("verdict %+v", v)
+			}
+			if chosen := v.Node == d.Chosen; chosen != (v.URL != "") {
+				t.Errorf("chosen %v, URL %q", chosen, v.URL)
+			}
+		}
+		if d.Bytes > bytesPerPlacement {
+			t.Errorf("%d bytes for one placement", d.Bytes)
+		}
+		// A seeker with another version of the policy applies it itself.
+		other := policy.Default()
+		other.Version = 7
+		judge, err := policy.Compile(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeker.cfg.Policy = func() *policy.Compiled { return judge }
+		_, d, err = seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+		if err != nil || slices.ContainsFunc(d.Verdicts, func(v Judged) bool { return v.Told }) {
+			t.Errorf("with another policy: %v, %+v", err, d.Verdicts)
+		}
+	})
 }
 
 // offering is a holder that offers the result of f.
@@ -112,39 +113,37 @@ func TestPlaceInSpiteOfALyingHolder(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			nodes := newTestNetwork(t, 3)
-			seeker := newClient(t, nodes)
-			liar := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{
-				testRecords: offering(func() []*pb.Digest { return c.digest(t, nodes[1]) }),
-			})
-			if err := seeker.Host().Connect(t.Context(), peer.AddrInfo{ID: liar.host.ID(), Addrs: liar.host.Addrs()}); err != nil {
-				t.Fatal(err)
-			}
-			dhttest.Eventually(t, func() error {
-				if !slices.Contains(seeker.Holders(CapacityTopic()), liar.host.ID()) {
-					return errors.New("the liar is not known yet")
+			bubble(t, func(t *testing.T) {
+				nodes := newTestNetwork(t, 3)
+				seeker := newClient(t, nodes)
+				liar := newFake(t, nodes[0].info(), map[protocol.ID]network.StreamHandler{
+					testRecords: offering(func() []*pb.Digest { return c.digest(t, nodes[1]) }),
+				})
+				if err := seeker.Host().Connect(t.Context(), peer.AddrInfo{ID: liar.host.ID(), Addrs: liar.host.Addrs()}); err != nil {
+					t.Fatal(err)
 				}
-				return nil
-			})
-			var placed Placed
-			var d Decision
-			dhttest.Eventually(t, func() (err error) { // a busy machine may keep the honest from answering
+				dhttest.Eventually(t, func() error {
+					if !slices.Contains(seeker.Holders(CapacityTopic()), liar.host.ID()) {
+						return errors.New("the liar is not known yet")
+					}
+					return nil
+				})
 				seeker.peers.Live.Answered(time.Now(), liar.host.ID(), time.Microsecond) // the nearest
-				if placed, d, err = seeker.Place(t.Context(), CapacityTopic(), view(), nil); err != nil {
-					return fmt.Errorf("place: %w; asked %+v, reservations %+v", err, d.Asked, d.Reservations)
+				placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
+				if err != nil {
+					t.Fatalf("place: %v; asked %+v, reservations %+v", err, d.Asked, d.Reservations)
 				}
-				return nil
+				if d.Asked[0].Holder != liar.host.ID() {
+					t.Errorf("asked %+v", d.Asked)
+				}
+				r, err := signed.OpenRecord(placed.Candidate.Sealed, time.Now())
+				if err != nil || r.Node != placed.Lease.Target {
+					t.Errorf("placed on %+v, %v", r, err)
+				}
+				if len(d.Reservations) > place.ReserveMost {
+					t.Errorf("%d nodes were asked for room", len(d.Reservations))
+				}
 			})
-			if d.Asked[0].Holder != liar.host.ID() {
-				t.Errorf("asked %+v", d.Asked)
-			}
-			r, err := signed.OpenRecord(placed.Candidate.Sealed, time.Now())
-			if err != nil || r.Node != placed.Lease.Target {
-				t.Errorf("placed on %+v, %v", r, err)
-			}
-			if len(d.Reservations) > place.ReserveMost {
-				t.Errorf("%d nodes were asked for room", len(d.Reservations))
-			}
 		})
 	}
 }
@@ -190,22 +189,24 @@ func TestLeaseWithABadRecord(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			nodes := newTestNetwork(t, 1)
-			seeker := newClient(t, nodes)
-			f, clerk := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
-				return &pb.ReserveResponse{Lease: f.lease(t, from, req), Record: c.record(f)}
-			})
-			seeker.peers.Live.Failed(time.Now(), f.host.ID(), liveness.NoConnection) // no holder
-			_, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[0].ID()})
-			var refusal *capacity.Refusal
-			if !errors.As(err, &refusal) || refusal.Reason != c.reason || len(d.Reservations) != 1 || d.Reservations[0].Reason != c.reason {
-				t.Fatalf("error %v; reservations %+v", err, d.Reservations)
-			}
-			dhttest.Eventually(t, func() error {
-				if reserved, released := clerk.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
-					return fmt.Errorf("reserved %v, released %v", reserved, released)
+			bubble(t, func(t *testing.T) {
+				nodes := newTestNetwork(t, 1)
+				seeker := newClient(t, nodes)
+				f, clerk := fakeTarget(t, nodes, func(f *fake, from peer.ID, req *pb.Reserve) *pb.ReserveResponse {
+					return &pb.ReserveResponse{Lease: f.lease(t, from, req), Record: c.record(f)}
+				})
+				seeker.peers.Live.Failed(time.Now(), f.host.ID(), liveness.NoConnection) // no holder
+				_, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{nodes[0].ID()})
+				var refusal *capacity.Refusal
+				if !errors.As(err, &refusal) || refusal.Reason != c.reason || len(d.Reservations) != 1 || d.Reservations[0].Reason != c.reason {
+					t.Fatalf("error %v; reservations %+v", err, d.Reservations)
 				}
-				return nil
+				dhttest.Eventually(t, func() error {
+					if reserved, released := clerk.seen(); len(reserved) != 1 || !slices.Equal(reserved, released) {
+						return fmt.Errorf("reserved %v, released %v", reserved, released)
+					}
+					return nil
+				})
 			})
 		})
 	}

@@ -48,119 +48,115 @@ func inRegion(nodes []*testNode, region string) []*testNode {
 // A node is placed in its own region while there is room, then in another; and
 // an inspecting node sees all regions.
 func TestPlacementStaysInTheRegionUntilItIsFull(t *testing.T) {
-	t.Parallel()
-	nodes := newRegions(t, 6, "eu", "us")
-	eu := inRegion(nodes, "eu")
-	seeker := eu[0]
-	dhttest.Eventually(t, func() error {
-		if near := seeker.Seeker.Regions.Near(); len(near) < 2 {
-			return fmt.Errorf("regions known: %q", near)
-		}
-		return seeker.sees(CapacityTopic(), eu)
-	})
-	// Five times in a row: a busy machine keeps those near from answering in time
-	// now and then.
-	for in := 0; in < 5; {
+	bubble(t, func(t *testing.T) {
+		nodes := newRegions(t, 6, "eu", "us")
+		eu := inRegion(nodes, "eu")
+		seeker := eu[0]
 		dhttest.Eventually(t, func() error {
-			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+			if near := seeker.Seeker.Regions.Near(); len(near) < 2 {
+				return fmt.Errorf("regions known: %q", near)
+			}
+			return seeker.sees(CapacityTopic(), eu)
+		})
+		for range 5 {
+			placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
+			if placed.Candidate.Record.Region != "eu" {
+				t.Errorf("placed in %s: %+v", placed.Candidate.Record.Region, d)
+			}
+		}
+
+		// Another region may be asked for.
+		need := view()
+		need.Region = "us"
+		dhttest.Eventually(t, func() error {
+			placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), need, nil)
 			if err != nil {
 				return err
 			}
 			seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
-			if in++; placed.Candidate.Record.Region != "eu" {
-				in = 0
-				return fmt.Errorf("placed in %s: %+v", placed.Candidate.Record.Region, d)
+			if placed.Candidate.Record.Region != "us" {
+				return fmt.Errorf("in us: %+v", d)
 			}
 			return nil
 		})
-	}
 
-	// Another region may be asked for.
-	need := view()
-	need.Region = "us"
-	dhttest.Eventually(t, func() error {
-		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), need, nil)
-		if err != nil {
-			return err
-		}
-		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
-		if placed.Candidate.Record.Region != "us" {
-			return fmt.Errorf("in us: %+v", d)
-		}
-		return nil
-	})
-
-	// The region's ledgers fill up before the records show it: every candidate
-	// asked refuses, and the search continues elsewhere. Leases that were
-	// granted above but not used are released in the background, and take room
-	// until then; admitted sessions stay, however long the rest takes.
-	for _, n := range eu {
-		dhttest.Eventually(t, func() error {
-			for i := range 10 {
-				if err := n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()); err != nil {
-					return err
+		// The region's ledgers fill up before the records show it: every candidate
+		// asked refuses, and the search continues elsewhere. Leases that were
+		// granted above but not used are released in the background, and take room
+		// until then; admitted sessions stay, however long the rest takes.
+		for _, n := range eu {
+			dhttest.Eventually(t, func() error {
+				for i := range 10 {
+					if err := n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()); err != nil {
+						return err
+					}
 				}
+				return nil
+			})
+		}
+		placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+		if err != nil || placed.Candidate.Record.Region != "us" {
+			t.Errorf("with eu full: %v, %+v", err, d)
+		}
+		// Once the records show it, no candidate needs to be asked.
+		for _, n := range eu {
+			n.Publisher.Kick()
+		}
+		dhttest.Eventually(t, func() error {
+			placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+			if err != nil || placed.Candidate.Record.Region != "us" {
+				return fmt.Errorf("with eu full: %v, %+v", err, d)
+			}
+			seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
+			if len(d.Reservations) > place.ReserveFirst {
+				return fmt.Errorf("%d reservations", len(d.Reservations))
 			}
 			return nil
 		})
-	}
-	placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
-	if err != nil || placed.Candidate.Record.Region != "us" {
-		t.Errorf("with eu full: %v, %+v", err, d)
-	}
-	// Once the records show it, no candidate needs to be asked.
-	for _, n := range eu {
-		n.Publisher.Kick()
-	}
-	dhttest.Eventually(t, func() error {
-		placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
-		if err != nil || placed.Candidate.Record.Region != "us" {
-			return fmt.Errorf("with eu full: %v, %+v", err, d)
-		}
-		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
-		if len(d.Reservations) > place.ReserveFirst {
-			return fmt.Errorf("%d reservations", len(d.Reservations))
-		}
-		return nil
-	})
 
-	if seen := newClient(t, nodes).inspect(t); seen != len(nodes) {
-		t.Errorf("a client sees %d of %d nodes", seen, len(nodes))
-	}
+		if seen := newClient(t, nodes).inspect(t); seen != len(nodes) {
+			t.Errorf("a client sees %d of %d nodes", seen, len(nodes))
+		}
+	})
 }
 
 // A region that is fuller than the one near by sends some of its clients there
 // while it still has room, and others stay.
 func TestLoadedRegionSharesItsClients(t *testing.T) {
-	t.Parallel()
-	nodes := newRegions(t, 6, "eu", "us")
-	eu := inRegion(nodes, "eu")
-	seeker := eu[0]
-	for _, n := range eu {
-		for i := range 7 {
-			if err := n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()); err != nil {
-				t.Fatal(err)
+	bubble(t, func(t *testing.T) {
+		nodes := newRegions(t, 6, "eu", "us")
+		eu := inRegion(nodes, "eu")
+		seeker := eu[0]
+		for _, n := range eu {
+			for i := range 7 {
+				if err := n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()); err != nil {
+					t.Fatal(err)
+				}
 			}
+			n.Publisher.Kick()
 		}
-		n.Publisher.Kick()
-	}
-	dhttest.Eventually(t, func() error {
-		if near := seeker.Seeker.Regions.Near(); len(near) < 2 {
-			return fmt.Errorf("regions known: %q", near)
-		}
-		return seeker.sees(CapacityTopic(), eu)
-	})
-	placed := make(map[string]int)
-	dhttest.Eventually(t, func() error {
-		p, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
-		if err != nil {
-			return fmt.Errorf("%w: %+v", err, d)
-		}
-		seeker.Seeker.ReleaseLease(t.Context(), p.Lease)
-		if placed[p.Candidate.Record.Region]++; placed["eu"] == 0 || placed["us"] == 0 {
-			return fmt.Errorf("placed %v", placed)
-		}
-		return nil
+		dhttest.Eventually(t, func() error {
+			if near := seeker.Seeker.Regions.Near(); len(near) < 2 {
+				return fmt.Errorf("regions known: %q", near)
+			}
+			return seeker.sees(CapacityTopic(), eu)
+		})
+		placed := make(map[string]int)
+		dhttest.Eventually(t, func() error {
+			p, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+			if err != nil {
+				return fmt.Errorf("%w: %+v", err, d)
+			}
+			seeker.Seeker.ReleaseLease(t.Context(), p.Lease)
+			if placed[p.Candidate.Record.Region]++; placed["eu"] == 0 || placed["us"] == 0 {
+				return fmt.Errorf("placed %v", placed)
+			}
+			return nil
+		})
 	})
 }
 
@@ -168,73 +164,74 @@ func TestLoadedRegionSharesItsClients(t *testing.T) {
 // still found. A seeker compares its own shard with another one: if that is
 // less loaded, the seeker is placed there, although its own has room.
 func TestCrowdedRegionIsSplit(t *testing.T) {
-	t.Parallel()
-	// A query asks the seeker's own shards, so that no node waits to see all.
-	nodes := joinTestNetwork(t, 14, func(int, *testNode) {}, func(c *Config) { c.ShardSplit, c.ShardMerge = 8, 2 })
-	// A node that missed the first split notices receives the renewed ones.
-	dhttest.Within(t, directory.NoticeTTL, func() error {
-		for _, n := range nodes {
-			if n.sharding.Home() == testHome || n.sharding.Home() == ShardTopic("test", "") {
-				return fmt.Errorf("%s still publishes in %s", n.ID(), n.sharding.Home())
-			}
-		}
-		return nil
-	})
-	dhttest.Eventually(t, func() error { // they have left the coarse shard, after its split notices
-		for _, n := range nodes {
-			if len(n.table.List(time.Now(), ShardTopic("test", ""))) > 0 {
-				return fmt.Errorf("%s still holds records of the whole region", n.ID())
-			}
-		}
-		return nil
-	})
-	for _, n := range nodes {
-		dhttest.Eventually(t, func() error {
-			placed, d, err := n.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
-			if err != nil {
-				return fmt.Errorf("place: %w (%+v)", err, d)
-			}
-			n.Seeker.ReleaseLease(t.Context(), placed.Lease)
-			return nil
-		})
-	}
-	client := newClient(t, nodes)
-	for _, seeker := range []*testNode{nodes[3], client} {
-		dhttest.Eventually(t, func() error {
-			if seen := seeker.inspect(t); seen != len(nodes) {
-				return fmt.Errorf("%d of %d nodes are seen", seen, len(nodes))
+	bubble(t, func(t *testing.T) {
+		// A query asks the seeker's own shards, so that no node waits to see all.
+		nodes := joinTestNetwork(t, 14, func(int, *testNode) {}, func(c *Config) { c.ShardSplit, c.ShardMerge = 8, 2 })
+		// A node that missed the first split notices receives the renewed ones.
+		dhttest.Within(t, directory.NoticeTTL, func() error {
+			for _, n := range nodes {
+				if n.sharding.Home() == testHome || n.sharding.Home() == ShardTopic("test", "") {
+					return fmt.Errorf("%s still publishes in %s", n.ID(), n.sharding.Home())
+				}
 			}
 			return nil
 		})
-		dhttest.Eventually(t, func() error { return surveysAll(t, seeker, nodes) })
-		placed, _, err := seeker.Place(t.Context(), CapacityTopic(), view(), nil)
-		if err != nil {
-			t.Errorf("Place by %s: %v", seeker.ID(), err)
+		dhttest.Eventually(t, func() error { // they have left the coarse shard, after its split notices
+			for _, n := range nodes {
+				if len(n.table.List(time.Now(), ShardTopic("test", ""))) > 0 {
+					return fmt.Errorf("%s still holds records of the whole region", n.ID())
+				}
+			}
+			return nil
+		})
+		for _, n := range nodes {
+			dhttest.Eventually(t, func() error {
+				placed, d, err := n.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{n.ID()})
+				if err != nil {
+					return fmt.Errorf("place: %w (%+v)", err, d)
+				}
+				n.Seeker.ReleaseLease(t.Context(), placed.Lease)
+				return nil
+			})
 		}
-		seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
-	}
-
-	own := nodes[0].sharding.Home()
-	busy := slices.DeleteFunc(slices.Clone(nodes), func(n *testNode) bool { return n.sharding.Home() != own })
-	for _, n := range busy {
-		for i := range 6 { // of 10: still good enough to stop the search there
-			dhttest.Eventually(t, func() error { return n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()) })
-		}
-		n.Publisher.Kick()
-	}
-	for _, seeker := range busy {
-		dhttest.Eventually(t, func() error {
-			placed, d, err := seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+		client := newClient(t, nodes)
+		for _, seeker := range []*testNode{nodes[3], client} {
+			dhttest.Eventually(t, func() error {
+				if seen := seeker.inspect(t); seen != len(nodes) {
+					return fmt.Errorf("%d of %d nodes are seen", seen, len(nodes))
+				}
+				return nil
+			})
+			dhttest.Eventually(t, func() error { return surveysAll(t, seeker, nodes) })
+			placed, _, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
 			if err != nil {
-				return err
+				t.Errorf("Place by %s: %v", seeker.ID(), err)
 			}
 			seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
-			if len(busy) < len(nodes) && slices.ContainsFunc(busy, func(n *testNode) bool { return n.ID() == placed.Lease.Target }) {
-				return fmt.Errorf("placed in the busy shard; asked %+v", d.Asked)
+		}
+
+		own := nodes[0].sharding.Home()
+		busy := slices.DeleteFunc(slices.Clone(nodes), func(n *testNode) bool { return n.sharding.Home() != own })
+		for _, n := range busy {
+			for i := range 6 { // of 10: still good enough to stop the search there
+				dhttest.Eventually(t, func() error { return n.ledger.Admit(time.Now(), fmt.Sprint("viewer", i), view()) })
 			}
-			return nil
-		})
-	}
+			n.Publisher.Kick()
+		}
+		for _, seeker := range busy {
+			dhttest.Eventually(t, func() error {
+				placed, d, err := seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), []peer.ID{seeker.ID()})
+				if err != nil {
+					return err
+				}
+				seeker.Seeker.ReleaseLease(t.Context(), placed.Lease)
+				if len(busy) < len(nodes) && slices.ContainsFunc(busy, func(n *testNode) bool { return n.ID() == placed.Lease.Target }) {
+					return fmt.Errorf("placed in the busy shard; asked %+v", d.Asked)
+				}
+				return nil
+			})
+		}
+	})
 }
 
 // surveysAll returns an error that names the nodes that a survey of the region
@@ -282,128 +279,131 @@ func surveysAll(t *testing.T, seeker *testNode, nodes []*testNode) error {
 
 // The index of regions names the nearest, one node each.
 func TestIndexNamesEachRegionOnce(t *testing.T) {
-	n := newTestNode(t, nil)
-	now := time.Now()
-	for i, region := range []string{"eu", "us", "eu", "ap", "us", "eu"} {
-		key := dhttest.Key(t)
-		r := capacity.Record{Node: dhttest.ID(t, key), Seq: uint64(i + 1), Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: region}
-		if err := n.table.Put(now, now, holder.RegionsTopic, r, seal(t, r, key)); err != nil {
-			t.Fatal(err)
+	bubble(t, func(t *testing.T) {
+		n := newTestNode(t, nil)
+		now := time.Now()
+		for i, region := range []string{"eu", "us", "eu", "ap", "us", "eu"} {
+			key := dhttest.Key(t)
+			r := capacity.Record{Node: dhttest.ID(t, key), Seq: uint64(i + 1), Issued: time.UnixMilli(now.UnixMilli()), TTL: capacity.MaxTTL, Region: region}
+			if err := n.table.Put(now, now, holder.RegionsTopic, r, seal(t, r, key)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	reply, err := n.holding.Query(now, n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, b := range reply.GetSealed() {
-		r, err := signed.OpenRecord(b, now)
+		reply, err := n.holding.Query(now, n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, r.Region)
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, []string{"ap", "eu", "us"}) || reply.Held != 6 {
-		t.Errorf("regions %q, %d held", got, reply.Held)
-	}
-	reply, err = n.holding.Query(now, n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}, Limit: 2})
-	if err != nil || len(reply.GetSealed()) != 2 {
-		t.Errorf("%d regions where 2 were asked for", len(reply.GetSealed()))
-	}
+		var got []string
+		for _, b := range reply.GetSealed() {
+			r, err := signed.OpenRecord(b, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, r.Region)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"ap", "eu", "us"}) || reply.Held != 6 {
+			t.Errorf("regions %q, %d held", got, reply.Held)
+		}
+		reply, err = n.holding.Query(now, n.ID(), &pb.Query{Topic: string(holder.RegionsTopic), Need: &cpb.Need{}, Limit: 2})
+		if err != nil || len(reply.GetSealed()) != 2 {
+			t.Errorf("%d regions where 2 were asked for", len(reply.GetSealed()))
+		}
+	})
 }
 
 // A leaving holder passes its table to the node that replaces it.
 func TestLeavingHolderHandsOver(t *testing.T) {
-	t.Parallel()
-	nodes := newTestNetwork(t, 12)
-	topic := ShardTopic("test", "")
-	dhttest.Eventually(t, func() error { // all agree on the holders and are connected
+	bubble(t, func(t *testing.T) {
+		nodes := newTestNetwork(t, 12)
+		topic := ShardTopic("test", "")
+		dhttest.Eventually(t, func() error { // all agree on the holders and are connected
+			for _, n := range nodes {
+				if h := n.Holders(topic); !slices.Equal(h, nodes[0].Holders(topic)) || len(h) != holder.Replicas {
+					return fmt.Errorf("%s and %s disagree on the holders", n.ID(), nodes[0].ID())
+				}
+			}
+			return nil
+		})
+		var leaver, heir *testNode
 		for _, n := range nodes {
-			if h := n.Holders(topic); !slices.Equal(h, nodes[0].Holders(topic)) || len(h) != holder.Replicas {
-				return fmt.Errorf("%s and %s disagree on the holders", n.ID(), nodes[0].ID())
+			id, ok := n.dir.Heir(time.Now(), topic)
+			if !ok {
+				continue
+			}
+			i := slices.IndexFunc(nodes, func(m *testNode) bool { return m.ID() == id })
+			leaver, heir = n, nodes[i]
+			if n.Host().Network().Connectedness(id) == network.Connected {
+				break
 			}
 		}
-		return nil
-	})
-	var leaver, heir *testNode
-	for _, n := range nodes {
-		id, ok := n.dir.Heir(time.Now(), topic)
-		if !ok {
-			continue
+		if err := leaver.Host().Connect(t.Context(), heir.info()); err != nil {
+			t.Fatal(err)
 		}
-		i := slices.IndexFunc(nodes, func(m *testNode) bool { return m.ID() == id })
-		leaver, heir = n, nodes[i]
-		if n.Host().Network().Connectedness(id) == network.Connected {
-			break
+		// The successor knows nothing, and no node advertises to it in the
+		// meantime.
+		gone := nodes[0]
+		for _, n := range nodes {
+			if n != leaver && n != heir {
+				gone = n
+			}
 		}
-	}
-	if err := leaver.Host().Connect(t.Context(), heir.info()); err != nil {
-		t.Fatal(err)
-	}
-	// The successor knows nothing, and no node advertises to it in the
-	// meantime.
-	gone := nodes[0]
-	for _, n := range nodes {
-		if n != leaver && n != heir {
-			gone = n
+		held := leaver.table.Get(time.Now(), topic, gone.ID())
+		if held == nil {
+			t.Fatalf("%s does not hold the record of %s", leaver.ID(), gone.ID())
 		}
-	}
-	held := leaver.table.Get(time.Now(), topic, gone.ID())
-	if held == nil {
-		t.Fatalf("%s does not hold the record of %s", leaver.ID(), gone.ID())
-	}
-	heir.table.Forget(topic)
-	began := time.Now()
-	leaver.handOver()
-	way := time.Since(began) // counts as lived by neither
-	got := heir.table.Get(time.Now(), topic, gone.ID())
-	if got == nil || got.Record.Seq < held.Record.Seq {
-		t.Fatalf("the heir holds %v", got)
-	}
-	if longer := got.Expires.Sub(held.Expires); longer > way+100*time.Millisecond && got.Record.Seq == held.Record.Seq {
-		t.Errorf("the copy lives %v longer than the original", longer)
-	}
+		heir.table.Forget(topic)
+		began := time.Now()
+		leaver.handOver()
+		way := time.Since(began) // counts as lived by neither
+		got := heir.table.Get(time.Now(), topic, gone.ID())
+		if got == nil || got.Record.Seq < held.Record.Seq {
+			t.Fatalf("the heir holds %v", got)
+		}
+		if longer := got.Expires.Sub(held.Expires); longer > way+100*time.Millisecond && got.Record.Seq == held.Record.Seq {
+			t.Errorf("the copy lives %v longer than the original", longer)
+		}
 
-	// Hand-overs from nodes that are no holders, and forged records, are
-	// refused.
-	copies := func(sealed []byte, ms uint32) *pb.Request {
-		return &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(topic), Copies: []*pb.Copy{{Sealed: sealed, HeldMs: ms}}}}}
-	}
-	key := dhttest.Key(t)
-	r := capacity.Record{Node: dhttest.ID(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL, Region: "test"}
-	good := seal(t, r, key)
-	outside := heir
-	for _, n := range nodes {
-		if !slices.Contains(heir.Holders(topic), n.ID()) && n != heir {
-			outside = n
+		// Hand-overs from nodes that are no holders, and forged records, are
+		// refused.
+		copies := func(sealed []byte, ms uint32) *pb.Request {
+			return &pb.Request{Op: &pb.Request_HandOver{HandOver: &pb.HandOver{Topic: string(topic), Copies: []*pb.Copy{{Sealed: sealed, HeldMs: ms}}}}}
 		}
-	}
-	if heir.dir.Predecessor(time.Now(), topic, outside.ID()) != nil {
-		if resp := heir.answers(outside.ID(), copies(good, 0)); resp.Error == "" {
-			t.Error("a node that is no holder handed records over")
+		key := dhttest.Key(t)
+		r := capacity.Record{Node: dhttest.ID(t, key), Seq: 1, Issued: time.UnixMilli(time.Now().UnixMilli()), TTL: capacity.DefaultTTL, Region: "test"}
+		good := seal(t, r, key)
+		outside := heir
+		for _, n := range nodes {
+			if !slices.Contains(heir.Holders(topic), n.ID()) && n != heir {
+				outside = n
+			}
 		}
-	}
-	for name, c := range map[string]struct {
-		sealed []byte
-		ms     uint32
-	}{
-		"forged":   {append(slices.Clone(good[:len(good)-1]), good[len(good)-1]^1), 0},
-		"run out":  {good, uint32(capacity.DefaultTTL.Milliseconds())},
-		"no bytes": {nil, 0},
-	} {
-		if resp := heir.answers(leaver.ID(), copies(c.sealed, c.ms)); resp.Error != "" || resp.GetHandOver().GetTaken() != 0 {
-			t.Errorf("%s: %v", name, resp)
+		if heir.dir.Predecessor(time.Now(), topic, outside.ID()) != nil {
+			if resp := heir.answers(outside.ID(), copies(good, 0)); resp.Error == "" {
+				t.Error("a node that is no holder handed records over")
+			}
 		}
-	}
-	if resp := heir.answers(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
-		t.Errorf("a good copy is not taken: %v", resp)
-	}
-	if resp := heir.answers(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
-		t.Errorf("twice the same: %v", resp)
-	}
-	many := &pb.HandOver{Topic: string(topic), Copies: make([]*pb.Copy, holding.MaxCopies+1)}
-	if _, err := heir.holding.HandOver(time.Now(), leaver.ID(), many); err == nil {
-		t.Error("too many copies at once are taken")
-	}
+		for name, c := range map[string]struct {
+			sealed []byte
+			ms     uint32
+		}{
+			"forged":   {append(slices.Clone(good[:len(good)-1]), good[len(good)-1]^1), 0},
+			"run out":  {good, uint32(capacity.DefaultTTL.Milliseconds())},
+			"no bytes": {nil, 0},
+		} {
+			if resp := heir.answers(leaver.ID(), copies(c.sealed, c.ms)); resp.Error != "" || resp.GetHandOver().GetTaken() != 0 {
+				t.Errorf("%s: %v", name, resp)
+			}
+		}
+		if resp := heir.answers(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
+			t.Errorf("a good copy is not taken: %v", resp)
+		}
+		if resp := heir.answers(leaver.ID(), copies(good, 10)); resp.GetHandOver().GetTaken() != 1 {
+			t.Errorf("twice the same: %v", resp)
+		}
+		many := &pb.HandOver{Topic: string(topic), Copies: make([]*pb.Copy, holding.MaxCopies+1)}
+		if _, err := heir.holding.HandOver(time.Now(), leaver.ID(), many); err == nil {
+			t.Error("too many copies at once are taken")
+		}
+	})
 }

@@ -32,54 +32,56 @@ func attributeOf(s sdktrace.ReadOnlySpan, key attribute.Key) string {
 // request records, at both ends, the peers asked, and each answer below its
 // question.
 func TestTraceOfPlace(t *testing.T) {
-	recorder := tracetest.NewSpanRecorder()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)) // everything is sampled
-	nodes := newTestNetworkOf(t, 4, func(int, *testNode) {}, func(c *Config) { c.Tracer = provider.Tracer("test") })
-	if _, _, err := nodes[0].Place(t.Context(), CapacityTopic(), view(), others(nodes)); err == nil {
-		t.Fatal("placed on nobody")
-	}
-	if started := recorder.Started(); len(started) > 0 {
-		t.Errorf("without a request %d spans were begun, such as %s", len(started), started[0].Name())
-	}
+	bubble(t, func(t *testing.T) {
+		recorder := tracetest.NewSpanRecorder()
+		provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)) // everything is sampled
+		nodes := newTestNetworkOf(t, 4, func(int, *testNode) {}, func(c *Config) { c.Tracer = provider.Tracer("test") })
+		if _, _, err := nodes[0].Seeker.Place(t.Context(), CapacityTopic(), view(), others(nodes)); err == nil {
+			t.Fatal("placed on nobody")
+		}
+		if started := recorder.Started(); len(started) > 0 {
+			t.Errorf("without a request %d spans were begun, such as %s", len(started), started[0].Name())
+		}
 
-	ctx, root := provider.Tracer("test").Start(t.Context(), "request")
-	placed, _, err := nodes[0].Place(ctx, CapacityTopic(), view(), others(nodes[:1]))
-	root.End()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dhttest.Eventually(t, func() error {
-		byID := map[trace.SpanID]sdktrace.ReadOnlySpan{}
-		ended := recorder.Ended()
-		for _, s := range ended {
-			byID[s.SpanContext().SpanID()] = s
+		ctx, root := provider.Tracer("test").Start(t.Context(), "request")
+		placed, _, err := nodes[0].Seeker.Place(ctx, CapacityTopic(), view(), others(nodes[:1]))
+		root.End()
+		if err != nil {
+			t.Fatal(err)
 		}
-		served := map[string]int{}
-		for _, s := range ended {
-			if s.SpanContext().TraceID() != root.SpanContext().TraceID() {
-				return fmt.Errorf("%s is of another trace", s.Name())
+		dhttest.Eventually(t, func() error {
+			byID := map[trace.SpanID]sdktrace.ReadOnlySpan{}
+			ended := recorder.Ended()
+			for _, s := range ended {
+				byID[s.SpanContext().SpanID()] = s
 			}
-			if s.SpanKind() != trace.SpanKindServer {
-				continue
+			served := map[string]int{}
+			for _, s := range ended {
+				if s.SpanContext().TraceID() != root.SpanContext().TraceID() {
+					return fmt.Errorf("%s is of another trace", s.Name())
+				}
+				if s.SpanKind() != trace.SpanKindServer {
+					continue
+				}
+				asked := byID[s.Parent().SpanID()]
+				if asked == nil {
+					return fmt.Errorf("the question of a %s has not ended", s.Name())
+				}
+				if asked.Name() != s.Name() || asked.SpanKind() != trace.SpanKindClient || attributeOf(s, tracing.Peer) != nodes[0].ID().String() {
+					t.Errorf("%s of %s is below %s", s.Name(), attributeOf(s, tracing.Peer), asked.Name())
+				}
+				served[s.Name()]++
 			}
-			asked := byID[s.Parent().SpanID()]
-			if asked == nil {
-				return fmt.Errorf("the question of a %s has not ended", s.Name())
+			if served["reserve/reserve"] == 0 || served["reserve/release"] == 0 {
+				return fmt.Errorf("served are %v", served)
 			}
-			if asked.Name() != s.Name() || asked.SpanKind() != trace.SpanKindClient || attributeOf(s, tracing.Peer) != nodes[0].ID().String() {
-				t.Errorf("%s of %s is below %s", s.Name(), attributeOf(s, tracing.Peer), asked.Name())
+			for _, s := range ended {
+				if s.Name() == "place" && attributeOf(s, tracing.Peer) == placed.Candidate.Record.Node.String() && attributeOf(s, tracing.Topic) == string(CapacityTopic()) && s.Parent().SpanID() == root.SpanContext().SpanID() {
+					return nil
+				}
 			}
-			served[s.Name()]++
-		}
-		if served["reserve/reserve"] == 0 || served["reserve/release"] == 0 {
-			return fmt.Errorf("served are %v", served)
-		}
-		for _, s := range ended {
-			if s.Name() == "place" && attributeOf(s, tracing.Peer) == placed.Candidate.Record.Node.String() && attributeOf(s, tracing.Topic) == string(CapacityTopic()) && s.Parent().SpanID() == root.SpanContext().SpanID() {
-				return nil
-			}
-		}
-		return fmt.Errorf("no span of the placement in %d", len(ended))
+			return fmt.Errorf("no span of the placement in %d", len(ended))
+		})
 	})
 }
 
