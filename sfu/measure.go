@@ -22,6 +22,10 @@ func (s *SFU) Repairs() (sent, withheld int64) { return s.engine.Repairs() }
 // each.
 func (s *SFU) Skips() (video, audio int64) { return s.engine.Skips() }
 
+// Probes returns how many probes of viewers' connections there were, and the
+// bytes of padding that they sent.
+func (s *SFU) Probes() (probes, bytes int64) { return s.engine.Probes() }
+
 // Encrypted returns how many connections of viewers and links there were whose
 // RTP is encrypted here, and by pion, which costs more.
 func (s *SFU) Encrypted() (here, byPion int64) { return s.engine.Encrypted() }

@@ -25,6 +25,7 @@ import (
 	"weir/sfu/meter"
 	"weir/sfu/problem"
 	"weir/sfu/sdp"
+	"weir/sfu/steering"
 )
 
 // A fake is a Server on fakes: streams are a map, and a test sets what media
@@ -212,6 +213,8 @@ func (t *fakeTransport) State() string                                          
 func (t *fakeTransport) Video() bool                                             { return false }
 func (t *fakeTransport) Traffic() Traffic                                        { return Traffic{Packets: 1, Skipped: t.skipped.Load()} }
 func (t *fakeTransport) RTT() time.Duration                                      { return 0 }
+func (t *fakeTransport) Congestion() steering.Status                             { return steering.Status{} }
+func (t *fakeTransport) Tick()                                                   {}
 func (t *fakeTransport) NotTaken() []string                                      { return nil }
 func (t *fakeTransport) Unused() map[string]int                                  { return nil }
 func (t *fakeTransport) Stop()                                                   { t.stopped = true }

@@ -21,6 +21,7 @@ import (
 	"weir/sfu/meter"
 	"weir/sfu/rights"
 	"weir/sfu/sdp"
+	"weir/sfu/steering"
 	"weir/sfu/whip/handover"
 )
 
@@ -98,10 +99,14 @@ type Transport interface {
 	// Add takes further ICE candidates.
 	Add(*sdp.Fragment)
 
-	State() string          // for people
-	Video() bool            // video is sent to the client
-	Traffic() Traffic       // totals since the start
-	RTT() time.Duration     // to a viewer, by its receiver reports; 0: unknown
+	State() string      // for people
+	Video() bool        // video is sent to the client
+	Traffic() Traffic   // totals since the start
+	RTT() time.Duration // to a viewer, by its receiver reports; 0: unknown
+	// Congestion returns what is known of a viewer's connection, and decided for
+	// it; Tick takes note that time has passed.
+	Congestion() steering.Status
+	Tick()
 	NotTaken() []string     // sections of the offer and tracks of the stream without media, and why
 	Unused() map[string]int // unused ICE candidates, by reason
 
@@ -262,10 +267,12 @@ func (s *Server) TakeOver(from peer.ID, signal Signal, public string) {
 	s.taker.Serve(from, signal, public)
 }
 
-// Sample updates the bitrates and losses of sessions from their totals at now.
+// Sample updates the bitrates, losses and estimates of sessions from their
+// totals at now.
 func (s *Server) Sample(now time.Time) {
 	for _, sess := range s.all() {
 		sess.pace.sample(now, sess.transport.Traffic())
+		sess.transport.Tick()
 	}
 }
 

@@ -31,6 +31,12 @@ type SessionStatus struct {
 	Skipped   int64      `json:"skipped,omitempty"` // packets that this node could not send to a viewer in time
 	Loss      float64    `json:"loss"`              // share of packets lost over the last seconds, 0…1
 	Keyframes int64      `json:"keyframes"`
+	// Of a viewer: what its connection carries by its feedback, the limit of its
+	// video where there are layers to choose from, both in bit/s, and whether
+	// padding is being sent to find more. 0: unknown; no limit.
+	Estimate int64 `json:"estimate,omitempty"`
+	Target   int64 `json:"target,omitempty"`
+	Probing  bool  `json:"probing,omitempty"`
 	// NotTaken are the sections and tracks without media, and why.
 	NotTaken []string `json:"not_taken,omitempty"`
 	// CandidatesUnused counts unused ICE candidates by reason.
@@ -96,6 +102,9 @@ func (s *Server) Sessions() []SessionStatus {
 			NotTaken: sess.transport.NotTaken(), CandidatesUnused: sess.transport.Unused(),
 		}
 		st.Bitrate, st.Loss = sess.pace.of()
+		if c := sess.transport.Congestion(); c.Known {
+			st.Estimate, st.Target, st.Probing = c.Bitrate, c.Target, c.Probing
+		}
 		if g := sess.grant; g != nil {
 			st.Subject = capacity.Printable(g.Subject, 128)
 			if !g.Expires.IsZero() {
@@ -120,6 +129,24 @@ func (s *Server) Lost() map[string]int64 {
 		lost[sess.kind.role()] += max(0, sess.transport.Traffic().Lost)
 	}
 	return lost
+}
+
+// Congestion returns how many viewers there are by what their feedback says:
+// "unknown", "free" of a limit, or "limited" to lower layers.
+func (s *Server) Congestion() map[string]int {
+	n := map[string]int{"unknown": 0, "free": 0, "limited": 0}
+	for _, sess := range s.all() {
+		switch c := sess.transport.Congestion(); {
+		case sess.kind == WHIP:
+		case !c.Known:
+			n["unknown"]++
+		case c.Target == 0:
+			n["free"]++
+		default:
+			n["limited"]++
+		}
+	}
+	return n
 }
 
 // EndSession ends one session at the operator's request, and reports whether

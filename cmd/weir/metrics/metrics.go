@@ -291,6 +291,9 @@ type Sends struct{ SFU *sfu.SFU }
 
 var (
 	skippedDesc   = prometheus.NewDesc("weir_media_skipped_packets_total", "RTP packets for viewers and links skipped because this node could not send them in time: whole frames of video, and audio past twice the delay.", []string{"kind"}, nil)
+	probesDesc    = prometheus.NewDesc("weir_congestion_probes_total", "Probes that looked for more room on a viewer's connection by padding.", nil, nil)
+	paddingDesc   = prometheus.NewDesc("weir_congestion_padding_bytes_total", "Padding sent by probes.", nil, nil)
+	viewersDesc   = prometheus.NewDesc("weir_congestion_viewers", "Viewers by what their congestion feedback says: nothing is known, all layers fit, or video is limited to lower layers.", []string{"state"}, nil)
 	encryptedDesc = prometheus.NewDesc("weir_media_encrypted_connections_total", "Connections of viewers and links, by what encrypts their RTP: weir, or pion where the client chose no AES-GCM or is the server of the DTLS handshake, which costs several times the CPU.", []string{"by"}, nil)
 )
 
@@ -298,6 +301,9 @@ var (
 func (c Sends) Describe(ch chan<- *prometheus.Desc) {
 	ch <- skippedDesc
 	ch <- encryptedDesc
+	ch <- probesDesc
+	ch <- paddingDesc
+	ch <- viewersDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -305,6 +311,12 @@ func (c Sends) Collect(ch chan<- prometheus.Metric) {
 	video, audio := c.SFU.Skips()
 	ch <- prometheus.MustNewConstMetric(skippedDesc, prometheus.CounterValue, float64(video), "video")
 	ch <- prometheus.MustNewConstMetric(skippedDesc, prometheus.CounterValue, float64(audio), "audio")
+	probes, bytes := c.SFU.Probes()
+	ch <- prometheus.MustNewConstMetric(probesDesc, prometheus.CounterValue, float64(probes))
+	ch <- prometheus.MustNewConstMetric(paddingDesc, prometheus.CounterValue, float64(bytes))
+	for state, n := range c.SFU.Clients().Congestion() {
+		ch <- prometheus.MustNewConstMetric(viewersDesc, prometheus.GaugeValue, float64(n), state)
+	}
 	here, byPion := c.SFU.Encrypted()
 	ch <- prometheus.MustNewConstMetric(encryptedDesc, prometheus.CounterValue, float64(here), "weir")
 	ch <- prometheus.MustNewConstMetric(encryptedDesc, prometheus.CounterValue, float64(byPion), "pion")
