@@ -19,11 +19,12 @@ const (
 	// others are slow apart.
 	hasty = 3
 	slow  = 100 * time.Millisecond
-	// times bounds the requests for one packet, and useful the time for which
-	// it is missed, unless four requests take longer. After that it comes too
-	// late for most players, and a keyframe repairs more.
-	times  = 10
+	// After useful, or four requests if these take longer, a missing packet comes
+	// too late for most players, and a keyframe repairs more. It is still
+	// requested for as long again, as a recorder, or a node that waits for its own
+	// parent's repair, has use for it; and times bounds the requests.
 	useful = time.Second
+	times  = 20
 	// maxMissing bounds the packets that are missed at once, and what a jump of
 	// the sequence numbers can be taken for.
 	maxMissing = 512
@@ -55,6 +56,7 @@ type missing struct {
 	asked  time.Time // the last
 	due    time.Time // the next
 	times  int       // requests so far
+	late   bool      // too late for players
 }
 
 // Came records that the packet seq has arrived at now, from whichever stream.
@@ -111,23 +113,29 @@ func (l *Log) Keyframe(seq uint16) {
 	l.key = max(l.key, l.highest+uint64(int64(int16(seq-uint16(l.highest)))))
 }
 
-func (l *Log) giveUp(m missing) { l.lost = l.lost || m.number > l.key }
+// giveUp asks for a keyframe in place of m, once.
+func (l *Log) giveUp(m missing) { l.lost = l.lost || m.number > l.key && !m.late }
 
 // Due returns the packets to be requested at now, in their order. They count as
 // requested.
 func (l *Log) Due(now time.Time, rtt time.Duration) (seqs []uint16) {
 	again := min(max(rtt*3/2, againLeast), againMost)
+	most := max(useful, 4*again)
 	l.missing = slices.DeleteFunc(l.missing, func(m missing) bool {
-		old := m.times >= times || now.Sub(m.since) > max(useful, 4*again)
-		if old = old && !m.due.After(now); old {
+		over := !m.due.After(now) && (m.times >= times || now.Sub(m.since) > 2*most)
+		if over {
 			l.giveUp(m)
 		}
-		return old
+		return over
 	})
 	for i := range l.missing {
 		m := &l.missing[i]
 		if m.due.After(now) {
 			continue
+		}
+		if now.Sub(m.since) > most {
+			l.giveUp(*m)
+			m.late = true
 		}
 		wait := again
 		if m.times >= hasty {
@@ -158,8 +166,8 @@ func (l *Log) Next() (at time.Time, ok bool) {
 	return at, ok
 }
 
-// Lost reports whether, since the last call, a packet was given up that came
-// after the newest keyframe.
+// Lost reports whether, since the last call, a packet has become too late that
+// followed the newest keyframe.
 func (l *Log) Lost() bool {
 	lost := l.lost
 	l.lost = false
