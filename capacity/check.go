@@ -140,6 +140,9 @@ func (c *StreamInfo) check(node peer.ID) error {
 	if err := ValidStreamName(c.Stream); err != nil {
 		return Malformed("carries.stream", "%w", err)
 	}
+	if c.State > Orphan {
+		return Malformed("carries.state", "%d is no state of a stream", c.State)
+	}
 	if len(c.Path) == 0 || len(c.Path) > MaxDepth+1 {
 		return Malformed("carries.path", "%d nodes, want 1…%d", len(c.Path), MaxDepth+1)
 	}

@@ -95,9 +95,20 @@ type Record struct {
 	Carries *StreamInfo
 }
 
+// StreamState is whether a stream has a source where it is carried.
+type StreamState uint8
+
+// The states of a stream at one node.
+const (
+	Live    StreamState = iota
+	Waiting             // its publisher was connected here, and has vanished
+	Orphan              // this relay is cut off from the origin: nobody may pull it from here
+)
+
 // StreamInfo is a node's claim to carry one stream.
 type StreamInfo struct {
 	Stream    string        `json:"stream"`
+	State     StreamState   `json:"state"`
 	Origin    bool          `json:"origin"`           // the publisher is connected here
 	Depth     int           `json:"depth"`            // cascade links to the origin; 0 there
 	Parent    peer.ID       `json:"parent,omitempty"` // the node it is pulled from; empty at the origin

@@ -8,6 +8,7 @@ import (
 
 var (
 	stateNames   = [...]string{Active: "active", Draining: "draining", Full: "full"}
+	streamStates = [...]string{Live: "live", Waiting: "waiting", Orphan: "orphan"}
 	purposeNames = [...]string{View: "view", Publish: "publish", Cascade: "cascade"}
 )
 
@@ -26,6 +27,18 @@ func (s State) MarshalText() ([]byte, error) { return marshalName(stateNames[:],
 // UnmarshalText decodes the output of MarshalText.
 func (s *State) UnmarshalText(b []byte) (err error) {
 	*s, err = parseName[State]("state", stateNames[:], string(b))
+	return err
+}
+
+// String is "live", "waiting" or "orphan", as in JSON.
+func (s StreamState) String() string { return nameOf(streamStates[:], s) }
+
+// MarshalText fails on a state that has no name.
+func (s StreamState) MarshalText() ([]byte, error) { return marshalName(streamStates[:], s) }
+
+// UnmarshalText decodes the output of MarshalText.
+func (s *StreamState) UnmarshalText(b []byte) (err error) {
+	*s, err = parseName[StreamState]("state of a stream", streamStates[:], string(b))
 	return err
 }
 

@@ -123,6 +123,55 @@ func (Purpose) EnumDescriptor() ([]byte, []int) {
 	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{1}
 }
 
+type StreamState int32
+
+const (
+	StreamState_LIVE    StreamState = 0
+	StreamState_WAITING StreamState = 1
+	StreamState_ORPHAN  StreamState = 2
+)
+
+// Enum value maps for StreamState.
+var (
+	StreamState_name = map[int32]string{
+		0: "LIVE",
+		1: "WAITING",
+		2: "ORPHAN",
+	}
+	StreamState_value = map[string]int32{
+		"LIVE":    0,
+		"WAITING": 1,
+		"ORPHAN":  2,
+	}
+)
+
+func (x StreamState) Enum() *StreamState {
+	p := new(StreamState)
+	*p = x
+	return p
+}
+
+func (x StreamState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StreamState) Descriptor() protoreflect.EnumDescriptor {
+	return file_capacity_pb_capacity_proto_enumTypes[2].Descriptor()
+}
+
+func (StreamState) Type() protoreflect.EnumType {
+	return &file_capacity_pb_capacity_proto_enumTypes[2]
+}
+
+func (x StreamState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StreamState.Descriptor instead.
+func (StreamState) EnumDescriptor() ([]byte, []int) {
+	return file_capacity_pb_capacity_proto_rawDescGZIP(), []int{2}
+}
+
 // Record: domain "weir-capacity", payload type 0x300001.
 type Record struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -494,12 +543,13 @@ type Carriage struct {
 	Stream string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
 	// The nodes between the publisher and the record's node, origin first,
 	// parent last. Empty at the origin. Depth and parent follow from it.
-	Upstream      [][]byte `protobuf:"bytes,2,rep,name=upstream,proto3" json:"upstream,omitempty"`
-	ParentRtt     uint32   `protobuf:"varint,3,opt,name=parent_rtt,json=parentRtt,proto3" json:"parent_rtt,omitempty"` // microseconds
-	Viewers       uint32   `protobuf:"varint,4,opt,name=viewers,proto3" json:"viewers,omitempty"`
-	Children      uint32   `protobuf:"varint,5,opt,name=children,proto3" json:"children,omitempty"`
-	Fanout        uint32   `protobuf:"varint,6,opt,name=fanout,proto3" json:"fanout,omitempty"`
-	Tracks        []string `protobuf:"bytes,7,rep,name=tracks,proto3" json:"tracks,omitempty"`
+	Upstream      [][]byte    `protobuf:"bytes,2,rep,name=upstream,proto3" json:"upstream,omitempty"`
+	ParentRtt     uint32      `protobuf:"varint,3,opt,name=parent_rtt,json=parentRtt,proto3" json:"parent_rtt,omitempty"` // microseconds
+	Viewers       uint32      `protobuf:"varint,4,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	Children      uint32      `protobuf:"varint,5,opt,name=children,proto3" json:"children,omitempty"`
+	Fanout        uint32      `protobuf:"varint,6,opt,name=fanout,proto3" json:"fanout,omitempty"`
+	Tracks        []string    `protobuf:"bytes,7,rep,name=tracks,proto3" json:"tracks,omitempty"`
+	State         StreamState `protobuf:"varint,8,opt,name=state,proto3,enum=weir.capacity.StreamState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -581,6 +631,13 @@ func (x *Carriage) GetTracks() []string {
 		return x.Tracks
 	}
 	return nil
+}
+
+func (x *Carriage) GetState() StreamState {
+	if x != nil {
+		return x.State
+	}
+	return StreamState_LIVE
 }
 
 // Update says anew what of a record changes all the time. It travels behind
@@ -1115,7 +1172,7 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\n" +
 	"adjustment\x18\x03 \x01(\x02R\n" +
 	"adjustment\x12\x16\n" +
-	"\x06height\x18\x04 \x01(\x02R\x06height\"\xc3\x01\n" +
+	"\x06height\x18\x04 \x01(\x02R\x06height\"\xf5\x01\n" +
 	"\bCarriage\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x1a\n" +
 	"\bupstream\x18\x02 \x03(\fR\bupstream\x12\x1d\n" +
@@ -1124,7 +1181,8 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\aviewers\x18\x04 \x01(\rR\aviewers\x12\x1a\n" +
 	"\bchildren\x18\x05 \x01(\rR\bchildren\x12\x16\n" +
 	"\x06fanout\x18\x06 \x01(\rR\x06fanout\x12\x16\n" +
-	"\x06tracks\x18\a \x03(\tR\x06tracks\"\xb6\x03\n" +
+	"\x06tracks\x18\a \x03(\tR\x06tracks\x120\n" +
+	"\x05state\x18\b \x01(\x0e2\x1a.weir.capacity.StreamStateR\x05state\"\xb6\x03\n" +
 	"\x06Update\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06issued\x18\x02 \x01(\x12R\x06issued\x12\x16\n" +
@@ -1179,7 +1237,12 @@ const file_capacity_pb_capacity_proto_rawDesc = "" +
 	"\aPurpose\x12\b\n" +
 	"\x04VIEW\x10\x00\x12\v\n" +
 	"\aPUBLISH\x10\x01\x12\v\n" +
-	"\aCASCADE\x10\x02B\x12Z\x10weir/capacity/pbb\x06proto3"
+	"\aCASCADE\x10\x02*0\n" +
+	"\vStreamState\x12\b\n" +
+	"\x04LIVE\x10\x00\x12\v\n" +
+	"\aWAITING\x10\x01\x12\n" +
+	"\n" +
+	"\x06ORPHAN\x10\x02B\x12Z\x10weir/capacity/pbb\x06proto3"
 
 var (
 	file_capacity_pb_capacity_proto_rawDescOnce sync.Once
@@ -1193,40 +1256,42 @@ func file_capacity_pb_capacity_proto_rawDescGZIP() []byte {
 	return file_capacity_pb_capacity_proto_rawDescData
 }
 
-var file_capacity_pb_capacity_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_capacity_pb_capacity_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_capacity_pb_capacity_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_capacity_pb_capacity_proto_goTypes = []any{
 	(State)(0),         // 0: weir.capacity.State
 	(Purpose)(0),       // 1: weir.capacity.Purpose
-	(*Record)(nil),     // 2: weir.capacity.Record
-	(*Usage)(nil),      // 3: weir.capacity.Usage
-	(*Coordinate)(nil), // 4: weir.capacity.Coordinate
-	(*Carriage)(nil),   // 5: weir.capacity.Carriage
-	(*Update)(nil),     // 6: weir.capacity.Update
-	(*Need)(nil),       // 7: weir.capacity.Need
-	(*Lease)(nil),      // 8: weir.capacity.Lease
-	(*Ticket)(nil),     // 9: weir.capacity.Ticket
-	(*Policy)(nil),     // 10: weir.capacity.Policy
+	(StreamState)(0),   // 2: weir.capacity.StreamState
+	(*Record)(nil),     // 3: weir.capacity.Record
+	(*Usage)(nil),      // 4: weir.capacity.Usage
+	(*Coordinate)(nil), // 5: weir.capacity.Coordinate
+	(*Carriage)(nil),   // 6: weir.capacity.Carriage
+	(*Update)(nil),     // 7: weir.capacity.Update
+	(*Need)(nil),       // 8: weir.capacity.Need
+	(*Lease)(nil),      // 9: weir.capacity.Lease
+	(*Ticket)(nil),     // 10: weir.capacity.Ticket
+	(*Policy)(nil),     // 11: weir.capacity.Policy
 }
 var file_capacity_pb_capacity_proto_depIdxs = []int32{
 	0,  // 0: weir.capacity.Record.state:type_name -> weir.capacity.State
-	4,  // 1: weir.capacity.Record.coordinate:type_name -> weir.capacity.Coordinate
-	3,  // 2: weir.capacity.Record.uplink:type_name -> weir.capacity.Usage
-	3,  // 3: weir.capacity.Record.downlink:type_name -> weir.capacity.Usage
-	3,  // 4: weir.capacity.Record.packets:type_name -> weir.capacity.Usage
-	3,  // 5: weir.capacity.Record.sessions:type_name -> weir.capacity.Usage
-	3,  // 6: weir.capacity.Record.streams:type_name -> weir.capacity.Usage
-	5,  // 7: weir.capacity.Record.carries:type_name -> weir.capacity.Carriage
-	4,  // 8: weir.capacity.Update.coordinate:type_name -> weir.capacity.Coordinate
-	0,  // 9: weir.capacity.Update.state:type_name -> weir.capacity.State
-	1,  // 10: weir.capacity.Need.purpose:type_name -> weir.capacity.Purpose
-	7,  // 11: weir.capacity.Lease.need:type_name -> weir.capacity.Need
-	1,  // 12: weir.capacity.Ticket.purpose:type_name -> weir.capacity.Purpose
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	5,  // 1: weir.capacity.Record.coordinate:type_name -> weir.capacity.Coordinate
+	4,  // 2: weir.capacity.Record.uplink:type_name -> weir.capacity.Usage
+	4,  // 3: weir.capacity.Record.downlink:type_name -> weir.capacity.Usage
+	4,  // 4: weir.capacity.Record.packets:type_name -> weir.capacity.Usage
+	4,  // 5: weir.capacity.Record.sessions:type_name -> weir.capacity.Usage
+	4,  // 6: weir.capacity.Record.streams:type_name -> weir.capacity.Usage
+	6,  // 7: weir.capacity.Record.carries:type_name -> weir.capacity.Carriage
+	2,  // 8: weir.capacity.Carriage.state:type_name -> weir.capacity.StreamState
+	5,  // 9: weir.capacity.Update.coordinate:type_name -> weir.capacity.Coordinate
+	0,  // 10: weir.capacity.Update.state:type_name -> weir.capacity.State
+	1,  // 11: weir.capacity.Need.purpose:type_name -> weir.capacity.Purpose
+	8,  // 12: weir.capacity.Lease.need:type_name -> weir.capacity.Need
+	1,  // 13: weir.capacity.Ticket.purpose:type_name -> weir.capacity.Purpose
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_capacity_pb_capacity_proto_init() }
@@ -1239,7 +1304,7 @@ func file_capacity_pb_capacity_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_capacity_pb_capacity_proto_rawDesc), len(file_capacity_pb_capacity_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/expr-lang/expr/checker/nature"
 	"github.com/expr-lang/expr/vm"
@@ -24,6 +25,9 @@ const (
 	maxBalance   = 100
 )
 
+// MaxGrace bounds the Grace of a policy.
+const MaxGrace = 5 * time.Minute
+
 // Policy says how to choose among nodes: which qualify, and which of those is
 // best. Its expressions are written in expr-lang (https://expr-lang.org) over
 // the names that [RecordVars] and [NeedVars] document. A field's tags determine
@@ -35,6 +39,10 @@ type Policy struct {
 	Keep     int      `json:"keep" yaml:"keep,omitempty"`     // how many of the best to draw among; 0: 4
 	Fanout   int      `json:"fanout" yaml:"fanout,omitempty"` // most cascade pulls of a stream per node, which may have a lower limit itself; 0: unlimited
 	Depth    int      `json:"depth" yaml:"depth,omitempty"`   // most cascade links from the origin; 0: MaxDepth
+
+	// Grace is how long a stream outlives its origin, or its publisher, so that
+	// viewers stay until that is back; at most MaxGrace. 0: 10 s.
+	Grace time.Duration `json:"-" yaml:"grace,omitempty"`
 
 	// Balance is how evenly regions share load: what percent of its clients a
 	// region sends to less loaded ones near it, for each percent by which it is
@@ -147,6 +155,9 @@ func Compile(p Policy) (*Compiled, error) {
 	}
 	if !(p.Balance >= 0 && p.Balance <= maxBalance) { // so that NaN fails
 		errs = append(errs, fmt.Errorf("policy: balance %v: want 0 to %d", p.Balance, maxBalance))
+	}
+	if p.Grace < 0 || p.Grace > MaxGrace || p.Grace%time.Millisecond != 0 {
+		errs = append(errs, fmt.Errorf("policy: grace %v: want whole milliseconds within 0…%v", p.Grace, MaxGrace))
 	}
 	if err := capacity.CheckLabel(p.Name, capacity.MaxLabel); err != nil {
 		errs = append(errs, fmt.Errorf("policy: name: %w", err))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"weir/capacity"
 	"weir/capacity/capacitytest"
@@ -139,6 +140,7 @@ func TestCompileRefusesPolicies(t *testing.T) {
 		{"too many terms", Policy{Score: make([]Term, maxTerms+1)}, "17 score terms, at most 16"},
 		{"a negative keep", Policy{Keep: -1}, "keep -1"},
 		{"a depth that records do not allow", Policy{Depth: capacity.MaxDepth + 1}, "depth 9"},
+		{"a grace of days", Policy{Grace: 48 * time.Hour}, "grace 48h"},
 		{"a negative fan-out", Policy{Fanout: -1}, "fanout -1"},
 		{"a name too long", Policy{Name: strings.Repeat("n", capacity.MaxLabel+1)}, "policy: name"},
 	} {

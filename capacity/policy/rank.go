@@ -22,6 +22,9 @@ const (
 	// ruleScore is the rule that rejects a candidate whose score is no finite
 	// number.
 	ruleScore = "score"
+	// ruleOrphan is the rule, of any policy, that rejects a carrier that is cut
+	// off from the stream's origin.
+	ruleOrphan = "orphan"
 
 	defaultKeep = 4
 )
@@ -153,7 +156,8 @@ type Ranking struct {
 
 // Rank evaluates cands for need. me is the seeker's own record, or the zero
 // Record if there is none. A candidate is rejected by the first filter rule
-// that is not true for it, and by "score" if its score is not a finite number.
+// that is not true for it, by "score" if its score is not a finite number, and
+// by "orphan" if it is cut off from the origin of the stream asked for.
 // Rank neither keeps nor reorders cands.
 func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidate) Ranking {
 	env := &environment{Q: j.needVars(need)}
@@ -168,6 +172,10 @@ func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidat
 		j.recordVars(&env.R, &c.Record, me.Node, c.Trust)
 		env.RTT = capacity.Milliseconds(c.RTT)
 		n := len(j.score)
+		if s := c.Record.Carries; s != nil && s.State == capacity.Orphan {
+			found[i] = evaluated{of: c, rule: ruleOrphan}
+			continue
+		}
 		found[i] = j.evaluate(&machine, env, terms[i*n:(i+1)*n:(i+1)*n])
 		found[i].of = c
 		if found[i].rule == "" {

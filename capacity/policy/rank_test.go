@@ -91,6 +91,8 @@ func TestDefaultPolicyFilters(t *testing.T) {
 		{"a carrier at the deepest level has none below", cascade, func(r *capacity.Record) { r.Carries.Depth = 4 }, "depth"},
 		{"one above it has", cascade, func(r *capacity.Record) { r.Carries.Depth = 3 }, ""},
 		{"a carrier's fan-out is bounded by itself", cascade, func(r *capacity.Record) { r.Carries.Fanout = 3 }, "fanout"},
+		{"an orphan is never pulled from", cascade, func(r *capacity.Record) { r.Carries.State = capacity.Orphan }, "orphan"},
+		{"an origin that waits for its publisher may be", cascade, func(r *capacity.Record) { r.Carries.State = capacity.Waiting }, ""},
 		{"or by the policy", cascade, func(r *capacity.Record) { r.Carries.Fanout = 0; r.Carries.Children = 16 }, "fanout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -100,6 +100,7 @@ func recordToProto(r *capacity.Record) *pb.Record {
 	if c := r.Carries; c != nil {
 		m.Carries = &pb.Carriage{
 			Stream:    c.Stream,
+			State:     pb.StreamState(c.State),
 			ParentRtt: uint32(c.ParentRTT.Microseconds()),
 			Viewers:   uint32(c.Viewers),
 			Children:  uint32(c.Children),
@@ -166,6 +167,7 @@ func streamInfoFromProto(c *pb.Carriage, node peer.ID) (*capacity.StreamInfo, er
 	}
 	carries := &capacity.StreamInfo{
 		Stream:    c.Stream,
+		State:     named[capacity.StreamState](c.State),
 		Origin:    len(c.Upstream) == 0,
 		Depth:     len(c.Upstream),
 		ParentRTT: time.Duration(c.ParentRtt) * time.Microsecond,

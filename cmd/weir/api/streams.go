@@ -5,6 +5,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"weir/capacity"
 	"weir/dht"
 )
 
@@ -18,18 +19,19 @@ type Stream struct {
 
 // A Carrier is a node that carries a stream, as the origin or as a relay.
 type Carrier struct {
-	Node      peer.ID   `json:"node"`
-	Name      string    `json:"name"`
-	URL       string    `json:"url"`
-	Region    string    `json:"region"`
-	Origin    bool      `json:"origin"`
-	Depth     int       `json:"depth"`
-	Parent    peer.ID   `json:"parent,omitempty"`
-	ParentRTT float64   `json:"parent_rtt_ms"`
-	Viewers   int       `json:"viewers"`
-	Children  int       `json:"children"`
-	Fanout    int       `json:"fanout"`
-	Path      []peer.ID `json:"path"`
+	Node      peer.ID              `json:"node"`
+	Name      string               `json:"name"`
+	URL       string               `json:"url"`
+	Region    string               `json:"region"`
+	State     capacity.StreamState `json:"state"`
+	Origin    bool                 `json:"origin"`
+	Depth     int                  `json:"depth"`
+	Parent    peer.ID              `json:"parent,omitempty"`
+	ParentRTT float64              `json:"parent_rtt_ms"`
+	Viewers   int                  `json:"viewers"`
+	Children  int                  `json:"children"`
+	Fanout    int                  `json:"fanout"`
+	Path      []peer.ID            `json:"path"`
 }
 
 // A Streams is the streams of the network as reported by their carriers.

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/urfave/cli/v2"
 
+	"weir/capacity"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
@@ -105,6 +106,9 @@ func PrintTree(w term.Terminal, s api.Stream) {
 		what := "relay"
 		if k.Origin {
 			what = "origin"
+		}
+		if k.State != capacity.Live {
+			what = k.State.String() + " " + what
 		}
 		line := fmt.Sprintf("%s%s%s  %s  %s  %s", indent, branch, w.Paint(term.Strong, known.Of(k.Node)), term.Printable(k.URL), what, term.Count(k.Viewers, "viewer", "viewers"))
 		if !k.Origin {

@@ -190,7 +190,7 @@ func byStream(rows []capacity.Record) []api.Stream {
 		}
 		e.Viewers += c.Viewers
 		e.Carriers = append(e.Carriers, api.Carrier{
-			Node: r.Node, Name: r.Name, URL: r.URL, Region: r.Region, Origin: c.Origin, Depth: c.Depth, Parent: c.Parent,
+			Node: r.Node, Name: r.Name, URL: r.URL, Region: r.Region, State: c.State, Origin: c.Origin, Depth: c.Depth, Parent: c.Parent,
 			ParentRTT: float64(c.ParentRTT.Microseconds()) / 1000, Viewers: c.Viewers, Children: c.Children, Fanout: c.Fanout, Path: c.Path,
 		})
 	}
