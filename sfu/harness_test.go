@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -59,10 +60,11 @@ type meshNode struct {
 	ledger *ledger.Ledger
 	web    *httptest.Server
 
-	mu     sync.Mutex
-	events []Event
-	down   bool
-	pipes  []net.Conn
+	mu      sync.Mutex
+	events  []Event
+	down    bool
+	silence func() // stops the last publisher here, without a word
+	pipes   []net.Conn
 }
 
 func newMesh(t *testing.T) *mesh {
@@ -243,12 +245,28 @@ func (n *meshNode) carriage(stream string) (capacity.StreamInfo, bool) {
 // publish sends the test clip to the node until the test ends.
 func (n *meshNode) publish(stream string) *client.Publisher {
 	n.mesh.t.Helper()
+	p, ok := n.tryPublish(stream)
+	if !ok {
+		n.mesh.t.Fatalf("the name %s is taken", stream)
+	}
+	return p
+}
+
+// tryPublish reports false if the name is taken.
+func (n *meshNode) tryPublish(stream string) (*client.Publisher, bool) {
+	n.mesh.t.Helper()
 	t := n.mesh.t
 	p, err := client.Publish(t.Context(), client.PublishConfig{URL: n.web.URL + "/whip/" + stream, Media: client.Pattern()})
+	if refused := new(client.Refused); errors.As(err, &refused) && refused.Status == http.StatusConflict {
+		return nil, false
+	}
 	if err != nil {
 		t.Fatalf("publish %s: %v", stream, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	n.mu.Lock()
+	n.silence = cancel
+	n.mu.Unlock()
 	ran := make(chan struct{})
 	go func() {
 		defer close(ran)
@@ -259,7 +277,7 @@ func (n *meshNode) publish(stream string) *client.Publisher {
 		<-ran
 		_ = p.Close() // the node may be gone already
 	})
-	return p
+	return p, true
 }
 
 // watch views stream at the node, until the test ends, and waits for a frame.

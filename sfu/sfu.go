@@ -141,6 +141,7 @@ type Config struct {
 	Fanout    func() int           // current limit of cascade pulls of one stream; 0: none. Default: 8
 	Depth     func() int           // current limit of cascade links between origin and viewer. Default: 4
 	Linger    func() time.Duration // current time that an unwatched relay is kept. Default: 10 s
+	Grace     func() time.Duration // current time that a stream outlives its origin or publisher. Default: [tree.DefaultGrace]
 	RoomWait  time.Duration        // how long a viewer waits for a carrier with room; default 10 s
 	Log       *slog.Logger
 
@@ -176,6 +177,9 @@ func New(cfg Config) (*SFU, error) {
 	}
 	if cfg.Linger == nil {
 		cfg.Linger = func() time.Duration { return 10 * time.Second }
+	}
+	if cfg.Grace == nil {
+		cfg.Grace = func() time.Duration { return tree.DefaultGrace }
 	}
 	if cfg.RoomWait == 0 {
 		cfg.RoomWait = whip.DefaultRoomWait
@@ -226,7 +230,7 @@ func New(cfg Config) (*SFU, error) {
 	})
 	s.tree = tree.New(tree.Config{
 		Self: cfg.Self, Locate: cfg.Locate, Live: cfg.Live, Subscribe: s.links.Subscribe, AwaitLink: s.links.Await,
-		Changed: cfg.Changed, Linger: cfg.Linger, Event: cfg.Event, Log: cfg.Log, Tracer: cfg.Tracer,
+		Changed: cfg.Changed, Linger: cfg.Linger, Grace: cfg.Grace, Ended: func(st *forward.Stream) { s.clients.Ended(st) }, Event: cfg.Event, Log: cfg.Log, Tracer: cfg.Tracer,
 	})
 	s.clients = s.newClients(media{s})
 	return s, nil
@@ -280,9 +284,10 @@ func (s *SFU) Close() error {
 // StreamInfos returns this node's claims about the streams it carries, by name.
 func (s *SFU) StreamInfos() []capacity.StreamInfo {
 	var all []capacity.StreamInfo
+	now := time.Now()
 	for _, st := range s.tree.All() {
 		if !st.Ended() {
-			all = append(all, st.Info(s.cfg.Fanout()))
+			all = append(all, st.Info(s.cfg.Fanout(), now))
 		}
 	}
 	return all

@@ -24,6 +24,10 @@ const (
 	StreamStarted Kind = "stream.started" // where it is published; Detail: its codecs, Elapsed: since its publisher came
 	StreamEnded   Kind = "stream.ended"   // where it was published; Elapsed: since its start
 
+	StreamWaiting  Kind = "stream.waiting"  // where it was published; Elapsed: since the publisher's last sign of life
+	StreamOrphaned Kind = "stream.orphaned" // Elapsed: since the origin's last sign of life
+	StreamResumed  Kind = "stream.resumed"  // Elapsed: how long it was without publisher or origin
+
 	MediaStalled      Kind = "media.stalled"      // of an accepted section; Reason: never-sent or silent, Detail, Elapsed: how long
 	MediaResumed      Kind = "media.resumed"      // Detail, Elapsed: how long nothing came, if something came before
 	MediaChanged      Kind = "media.changed"      // Detail: the old and the new SSRC
@@ -116,6 +120,9 @@ func List() []Described {
 		{SessionClosed, "a client's session has ended"},
 		{StreamStarted, "the first media of a stream has arrived from its publisher"},
 		{StreamEnded, "a started stream has ended: its publisher has left, and no other has taken over"},
+		{StreamWaiting, "a stream's publisher has vanished: its viewers stay for the grace, in case it comes back"},
+		{StreamOrphaned, "a relayed stream is cut off from its origin: its viewers stay for the grace, and no new ones are admitted"},
+		{StreamResumed, "a stream has a publisher again, or its origin is reached again"},
 		{MediaStalled, "a publisher sends nothing in a section that was accepted"},
 		{MediaResumed, "media has arrived after a stall"},
 		{MediaChanged, "a publisher's media continues under another SSRC"},

@@ -63,7 +63,7 @@ func TestEventFlags(t *testing.T) {
 		}
 	}
 	cfg, err := parse(t, "--event-url", "http://b", "--event-key", key, "--event-kinds", "stream, session.opened")
-	if err != nil || len(cfg.eventKinds) != 3 || !cfg.eventKinds[event.StreamEnded] || !cfg.eventKinds[event.SessionOpened] || cfg.eventKeys == nil {
+	if err != nil || len(cfg.eventKinds) != 6 || !cfg.eventKinds[event.StreamEnded] || !cfg.eventKinds[event.SessionOpened] || cfg.eventKeys == nil {
 		t.Errorf("%v, %v", err, cfg.eventKinds)
 	}
 	if cfg, err = parse(t, "--event-command", "a"); err != nil || len(cfg.eventKinds) != len(hook.DefaultEventKinds) {

@@ -46,6 +46,7 @@ import (
 	"weir/sfu/gauge"
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
+	"weir/sfu/tree"
 )
 
 const (
@@ -294,6 +295,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Gate:     n.gate,
 		Rights:   n.rights,
 		Overflow: func() sfu.Overflow { return n.tuned.Load().overflow }, PublicURL: cfg.publicURL, Origins: cfg.origins, AddressSessions: func() int { return n.tuned.Load().perClient }, PublicIP: cfg.publicIP, Fanout: n.fanout, Depth: n.depth,
+		Grace:  func() time.Duration { return cmp.Or(n.policy.Policy().Policy().Grace, tree.DefaultGrace) },
 		Linger: func() time.Duration { return n.tuned.Load().linger }, Log: cfg.log, Tracer: tracer,
 	})
 	if err != nil {

@@ -29,6 +29,8 @@ type downstream struct {
 	slots   []*slotOut
 	release func() // releases the stream
 	entry   string // ledger entry
+	beats   bool   // the peer understands them
+	told    uint64 // the last count sent; the link's run owns it
 
 	done chan struct{}
 	once sync.Once
@@ -56,6 +58,9 @@ func (l *Link) serve(req *pb.Subscribe) {
 	answer := &pb.Subscribed{Pull: b.pull}
 	for _, id := range b.stream.Path() {
 		answer.Path = append(answer.Path, []byte(id))
+	}
+	if b.beats {
+		answer.Beat = beatOf(b.pull, b.stream.Beat(time.Now()))
 	}
 	waiting := false
 	mids := l.sections.mids(b.slots)
@@ -87,6 +92,9 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 			return nil, &capacity.Refusal{Reason: "codec", Detail: fmt.Sprintf("the stream has %s, which your release does not forward", mime)}
 		}
 	}
+	if now := time.Now(); st.Orphan(now) {
+		return nil, &capacity.Refusal{Reason: tree.Orphaned, Detail: fmt.Sprintf("its origin has given no sign of life for %v", st.Beat(now).Age.Round(100*time.Millisecond))}
+	}
 	path := st.Path()
 	if slices.Contains(path, l.Peer) {
 		return nil, &capacity.Refusal{Reason: tree.Loop, Detail: "the stream comes here by way of you"}
@@ -97,7 +105,7 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 	if n, most := len(st.Children()), s.cfg.Fanout(); most > 0 && n >= most {
 		return nil, &capacity.Refusal{Reason: "fanout", Detail: fmt.Sprintf("%d of %d pulls of this stream are taken", n, most)}
 	}
-	b := &downstream{link: l, pull: req.Pull, stream: st, done: make(chan struct{})}
+	b := &downstream{link: l, pull: req.Pull, stream: st, beats: req.Beats, done: make(chan struct{})}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -177,6 +185,14 @@ func (b *downstream) TellPath(path []peer.ID) {
 		m.Path = append(m.Path, []byte(id))
 	}
 	b.link.send(&pb.Message{Body: &pb.Message_Path{Path: m}})
+}
+
+// TellBeat has the link tell the peer the newest beat of the stream.
+func (b *downstream) TellBeat() {
+	select {
+	case b.link.beaten <- struct{}{}:
+	default: // it is about to
+	}
 }
 
 // close stops sending and releases what the pull held.

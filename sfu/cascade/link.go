@@ -87,6 +87,7 @@ type Link struct {
 	cancel context.CancelFunc
 
 	queue       chan *pb.Message
+	beaten      chan struct{} // signalled when a stream has a new beat
 	connected   chan struct{} // closed when media can flow
 	connectOnce sync.Once
 	opening     trace.Span    // until connected is closed, or the link has ended
@@ -161,7 +162,10 @@ loop:
 			break loop
 		case <-l.links.ctx.Done():
 			l.fail(whyClosing)
+		case <-l.beaten:
+			l.sendBeats(time.Now())
 		case now := <-beat.C:
+			l.sendBeats(now)
 			l.send(&pb.Message{Body: &pb.Message_Ping{Ping: &pb.Ping{Time: now.UnixNano()}}})
 			if l.dialer && l.unused(now) > linkLinger {
 				l.fail(whyUnused)

@@ -75,7 +75,8 @@ type Links struct {
 	arrived chan struct{} // closed when the next link is accepted
 	dialing map[peer.ID]chan struct{}
 
-	lost atomic.Int64 // see Lost
+	lost         atomic.Int64 // see Lost
+	beatsIgnored atomic.Int64
 
 	wg sync.WaitGroup // goroutines of links
 }
@@ -105,6 +106,10 @@ func (s *Links) Count() int {
 // Lost returns the number of packets lost on the way here, of pulls that are
 // over. Those of current pulls are in [Links.All].
 func (s *Links) Lost() int64 { return s.lost.Load() }
+
+// BeatsIgnored returns the number of beats that came faster than an origin
+// counts and were passed on to nobody.
+func (s *Links) BeatsIgnored() int64 { return s.beatsIgnored.Load() }
 
 // Sections returns the number of media sections that this end sends in to node,
 // and how many of them another track may take.
@@ -236,6 +241,7 @@ func (s *Links) newLink(node peer.ID, signal Signal, dialer bool, opening trace.
 	l := &Link{
 		Peer: node, links: s, dialer: dialer, pc: pc, ctx: ctx, cancel: cancel, signal: signal, opened: time.Now(), opening: opening, sections: newSections(),
 		queue:       make(chan *pb.Message, sendQueue),
+		beaten:      make(chan struct{}, 1),
 		connected:   make(chan struct{}),
 		done:        make(chan struct{}),
 		upstreams:   map[uint64]*upstream{},

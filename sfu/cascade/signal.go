@@ -87,6 +87,8 @@ func (l *Link) handle(m *pb.Message) error {
 			l.rtt.Store(int64(rtt))
 			l.links.cfg.Measured(meter.RoundTrip, rtt)
 		}
+	case *pb.Message_Beats:
+		return l.heard(m.Beats)
 	case *pb.Message_Subscribe:
 		l.serve(m.Subscribe)
 	case *pb.Message_Subscribed:

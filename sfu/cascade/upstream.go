@@ -34,6 +34,7 @@ type upstream struct {
 	reason string         // set before done is closed
 	path   []peer.ID      // path to the sender; set before result
 	offers int            // requests for a section in vain; the negotiator's
+	beats  beats
 
 	// link.mu guards the following fields.
 	described []*pb.Track
@@ -76,11 +77,11 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstrea
 	in = &upstream{
 		link: l, pull: l.lastPull, stream: stream,
 		result: make(chan error, 1), moved: make(chan []peer.ID, 1), done: make(chan struct{}),
-		mids: map[string]string{},
+		mids: map[string]string{}, beats: newBeats(),
 	}
 	l.upstreams[in.pull] = in
 	l.mu.Unlock()
-	l.send(&pb.Message{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: in.pull, Stream: stream, Lease: lease, Codecs: sdp.ForwardableCodecs(), Trace: tracing.ToWire(ctx)}}})
+	l.send(&pb.Message{Body: &pb.Message_Subscribe{Subscribe: &pb.Subscribe{Pull: in.pull, Stream: stream, Lease: lease, Beats: true, Codecs: sdp.ForwardableCodecs(), Trace: tracing.ToWire(ctx)}}})
 
 	select {
 	case err = <-in.result:
@@ -166,6 +167,7 @@ func (in *upstream) accepted(m *pb.Subscribed) error {
 		return errors.New("a subscription answered twice")
 	}
 	in.path, in.described = path, m.Tracks
+	in.beats.subscribed(m.Beat)
 	unplaced := false
 	for _, t := range m.Tracks {
 		if t.Mid != "" {
@@ -262,6 +264,7 @@ func (in *upstream) wire() {
 }
 
 func (in *upstream) move(path []peer.ID) {
+	in.beats.moved()
 	for {
 		select {
 		case in.moved <- path:

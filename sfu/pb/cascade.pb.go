@@ -42,6 +42,7 @@ type Message struct {
 	//	*Message_Answer
 	//	*Message_Ping
 	//	*Message_Pong
+	//	*Message_Beats
 	Body          isMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -183,6 +184,15 @@ func (x *Message) GetPong() *Ping {
 	return nil
 }
 
+func (x *Message) GetBeats() *Beats {
+	if x != nil {
+		if x, ok := x.Body.(*Message_Beats); ok {
+			return x.Beats
+		}
+	}
+	return nil
+}
+
 type isMessage_Body interface {
 	isMessage_Body()
 }
@@ -231,6 +241,10 @@ type Message_Pong struct {
 	Pong *Ping `protobuf:"bytes,11,opt,name=pong,proto3,oneof"`
 }
 
+type Message_Beats struct {
+	Beats *Beats `protobuf:"bytes,12,opt,name=beats,proto3,oneof"`
+}
+
 func (*Message_Subscribe) isMessage_Body() {}
 
 func (*Message_Subscribed) isMessage_Body() {}
@@ -253,6 +267,8 @@ func (*Message_Ping) isMessage_Body() {}
 
 func (*Message_Pong) isMessage_Body() {}
 
+func (*Message_Beats) isMessage_Body() {}
+
 // Subscribe asks for a stream. Pull is the asker's number for it, used in
 // everything that is said of it later, and never used again.
 type Subscribe struct {
@@ -261,6 +277,7 @@ type Subscribe struct {
 	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
 	Lease         string                 `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`   // ID of the lease that the asked node granted; may be empty
 	Codecs        []string               `protobuf:"bytes,4,rep,name=codecs,proto3" json:"codecs,omitempty"` // MIME types that the asker forwards; none: those that every node does
+	Beats         bool                   `protobuf:"varint,5,opt,name=beats,proto3" json:"beats,omitempty"`  // the asker understands Beats; nodes before them do not
 	Trace         []byte                 `protobuf:"bytes,15,opt,name=trace,proto3" json:"trace,omitempty"`  // that asks for it, if any; see weir/capacity/tracing. A malformed one is ignored
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -324,6 +341,13 @@ func (x *Subscribe) GetCodecs() []string {
 	return nil
 }
 
+func (x *Subscribe) GetBeats() bool {
+	if x != nil {
+		return x.Beats
+	}
+	return false
+}
+
 func (x *Subscribe) GetTrace() []byte {
 	if x != nil {
 		return x.Trace
@@ -337,6 +361,7 @@ type Subscribed struct {
 	Pull          uint64                 `protobuf:"varint,1,opt,name=pull,proto3" json:"pull,omitempty"`
 	Tracks        []*Track               `protobuf:"bytes,2,rep,name=tracks,proto3" json:"tracks,omitempty"`
 	Path          [][]byte               `protobuf:"bytes,3,rep,name=path,proto3" json:"path,omitempty"` // peer IDs, origin first, the sender last
+	Beat          *Beat                  `protobuf:"bytes,4,opt,name=beat,proto3" json:"beat,omitempty"` // the newest one here; absent: the sender is of before there were beats
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +413,13 @@ func (x *Subscribed) GetTracks() []*Track {
 func (x *Subscribed) GetPath() [][]byte {
 	if x != nil {
 		return x.Path
+	}
+	return nil
+}
+
+func (x *Subscribed) GetBeat() *Beat {
+	if x != nil {
+		return x.Beat
 	}
 	return nil
 }
@@ -678,6 +710,116 @@ func (x *Ended) GetReason() string {
 	return ""
 }
 
+// Beats passes on the newest beats of the origins of streams that the receiver
+// pulls and said it understands them for. The sender sends them as they come, an
+// origin 5 a second.
+type Beats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Beats         []*Beat                `protobuf:"bytes,1,rep,name=beats,proto3" json:"beats,omitempty"` // one a pull
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Beats) Reset() {
+	*x = Beats{}
+	mi := &file_sfu_pb_cascade_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Beats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Beats) ProtoMessage() {}
+
+func (x *Beats) ProtoReflect() protoreflect.Message {
+	mi := &file_sfu_pb_cascade_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Beats.ProtoReflect.Descriptor instead.
+func (*Beats) Descriptor() ([]byte, []int) {
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Beats) GetBeats() []*Beat {
+	if x != nil {
+		return x.Beats
+	}
+	return nil
+}
+
+// Beat says that the origin of a stream is there: it counts from 0 on. A stream
+// whose count does not rise has no origin any more, whoever carries it. The count
+// holds for one path: after Path it may be lower.
+type Beat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pull          uint64                 `protobuf:"varint,1,opt,name=pull,proto3" json:"pull,omitempty"`
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Age           uint32                 `protobuf:"varint,3,opt,name=age,proto3" json:"age,omitempty"` // ms since the origin counted it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Beat) Reset() {
+	*x = Beat{}
+	mi := &file_sfu_pb_cascade_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Beat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Beat) ProtoMessage() {}
+
+func (x *Beat) ProtoReflect() protoreflect.Message {
+	mi := &file_sfu_pb_cascade_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Beat.ProtoReflect.Descriptor instead.
+func (*Beat) Descriptor() ([]byte, []int) {
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Beat) GetPull() uint64 {
+	if x != nil {
+		return x.Pull
+	}
+	return 0
+}
+
+func (x *Beat) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Beat) GetAge() uint32 {
+	if x != nil {
+		return x.Age
+	}
+	return 0
+}
+
 // Path says that the stream now takes another way to the sender.
 type Path struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -689,7 +831,7 @@ type Path struct {
 
 func (x *Path) Reset() {
 	*x = Path{}
-	mi := &file_sfu_pb_cascade_proto_msgTypes[8]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +843,7 @@ func (x *Path) String() string {
 func (*Path) ProtoMessage() {}
 
 func (x *Path) ProtoReflect() protoreflect.Message {
-	mi := &file_sfu_pb_cascade_proto_msgTypes[8]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +856,7 @@ func (x *Path) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Path.ProtoReflect.Descriptor instead.
 func (*Path) Descriptor() ([]byte, []int) {
-	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{8}
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Path) GetPull() uint64 {
@@ -743,7 +885,7 @@ type Description struct {
 
 func (x *Description) Reset() {
 	*x = Description{}
-	mi := &file_sfu_pb_cascade_proto_msgTypes[9]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +897,7 @@ func (x *Description) String() string {
 func (*Description) ProtoMessage() {}
 
 func (x *Description) ProtoReflect() protoreflect.Message {
-	mi := &file_sfu_pb_cascade_proto_msgTypes[9]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +910,7 @@ func (x *Description) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Description.ProtoReflect.Descriptor instead.
 func (*Description) Descriptor() ([]byte, []int) {
-	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{9}
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Description) GetSdp() string {
@@ -796,7 +938,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_sfu_pb_cascade_proto_msgTypes[10]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +950,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_sfu_pb_cascade_proto_msgTypes[10]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +963,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{10}
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Slot) GetMid() string {
@@ -855,7 +997,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_sfu_pb_cascade_proto_msgTypes[11]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1009,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_sfu_pb_cascade_proto_msgTypes[11]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1022,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{11}
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Ping) GetTime() int64 {
@@ -894,7 +1036,7 @@ var File_sfu_pb_cascade_proto protoreflect.FileDescriptor
 
 const file_sfu_pb_cascade_proto_rawDesc = "" +
 	"\n" +
-	"\x14sfu/pb/cascade.proto\x12\fweir.cascade\"\xb8\x04\n" +
+	"\x14sfu/pb/cascade.proto\x12\fweir.cascade\"\xe5\x04\n" +
 	"\aMessage\x127\n" +
 	"\tsubscribe\x18\x01 \x01(\v2\x17.weir.cascade.SubscribeH\x00R\tsubscribe\x12:\n" +
 	"\n" +
@@ -909,19 +1051,22 @@ const file_sfu_pb_cascade_proto_rawDesc = "" +
 	"\x06answer\x18\t \x01(\v2\x19.weir.cascade.DescriptionH\x00R\x06answer\x12(\n" +
 	"\x04ping\x18\n" +
 	" \x01(\v2\x12.weir.cascade.PingH\x00R\x04ping\x12(\n" +
-	"\x04pong\x18\v \x01(\v2\x12.weir.cascade.PingH\x00R\x04pongB\x06\n" +
-	"\x04body\"{\n" +
+	"\x04pong\x18\v \x01(\v2\x12.weir.cascade.PingH\x00R\x04pong\x12+\n" +
+	"\x05beats\x18\f \x01(\v2\x13.weir.cascade.BeatsH\x00R\x05beatsB\x06\n" +
+	"\x04body\"\x91\x01\n" +
 	"\tSubscribe\x12\x12\n" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\tR\x05lease\x12\x16\n" +
 	"\x06codecs\x18\x04 \x03(\tR\x06codecs\x12\x14\n" +
-	"\x05trace\x18\x0f \x01(\fR\x05trace\"a\n" +
+	"\x05beats\x18\x05 \x01(\bR\x05beats\x12\x14\n" +
+	"\x05trace\x18\x0f \x01(\fR\x05trace\"\x89\x01\n" +
 	"\n" +
 	"Subscribed\x12\x12\n" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12+\n" +
 	"\x06tracks\x18\x02 \x03(\v2\x13.weir.cascade.TrackR\x06tracks\x12\x12\n" +
-	"\x04path\x18\x03 \x03(\fR\x04path\"\x83\x01\n" +
+	"\x04path\x18\x03 \x03(\fR\x04path\x12&\n" +
+	"\x04beat\x18\x04 \x01(\v2\x12.weir.cascade.BeatR\x04beat\"\x83\x01\n" +
 	"\x05Track\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04mime\x18\x02 \x01(\tR\x04mime\x12\x14\n" +
@@ -939,7 +1084,13 @@ const file_sfu_pb_cascade_proto_rawDesc = "" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\"3\n" +
 	"\x05Ended\x12\x12\n" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\".\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"1\n" +
+	"\x05Beats\x12(\n" +
+	"\x05beats\x18\x01 \x03(\v2\x12.weir.cascade.BeatR\x05beats\"B\n" +
+	"\x04Beat\x12\x12\n" +
+	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x10\n" +
+	"\x03age\x18\x03 \x01(\rR\x03age\".\n" +
 	"\x04Path\x12\x12\n" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12\x12\n" +
 	"\x04path\x18\x02 \x03(\fR\x04path\"I\n" +
@@ -965,7 +1116,7 @@ func file_sfu_pb_cascade_proto_rawDescGZIP() []byte {
 	return file_sfu_pb_cascade_proto_rawDescData
 }
 
-var file_sfu_pb_cascade_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_sfu_pb_cascade_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_sfu_pb_cascade_proto_goTypes = []any{
 	(*Message)(nil),     // 0: weir.cascade.Message
 	(*Subscribe)(nil),   // 1: weir.cascade.Subscribe
@@ -975,10 +1126,12 @@ var file_sfu_pb_cascade_proto_goTypes = []any{
 	(*Start)(nil),       // 5: weir.cascade.Start
 	(*Unsubscribe)(nil), // 6: weir.cascade.Unsubscribe
 	(*Ended)(nil),       // 7: weir.cascade.Ended
-	(*Path)(nil),        // 8: weir.cascade.Path
-	(*Description)(nil), // 9: weir.cascade.Description
-	(*Slot)(nil),        // 10: weir.cascade.Slot
-	(*Ping)(nil),        // 11: weir.cascade.Ping
+	(*Beats)(nil),       // 8: weir.cascade.Beats
+	(*Beat)(nil),        // 9: weir.cascade.Beat
+	(*Path)(nil),        // 10: weir.cascade.Path
+	(*Description)(nil), // 11: weir.cascade.Description
+	(*Slot)(nil),        // 12: weir.cascade.Slot
+	(*Ping)(nil),        // 13: weir.cascade.Ping
 }
 var file_sfu_pb_cascade_proto_depIdxs = []int32{
 	1,  // 0: weir.cascade.Message.subscribe:type_name -> weir.cascade.Subscribe
@@ -987,18 +1140,21 @@ var file_sfu_pb_cascade_proto_depIdxs = []int32{
 	5,  // 3: weir.cascade.Message.start:type_name -> weir.cascade.Start
 	6,  // 4: weir.cascade.Message.unsubscribe:type_name -> weir.cascade.Unsubscribe
 	7,  // 5: weir.cascade.Message.ended:type_name -> weir.cascade.Ended
-	8,  // 6: weir.cascade.Message.path:type_name -> weir.cascade.Path
-	9,  // 7: weir.cascade.Message.offer:type_name -> weir.cascade.Description
-	9,  // 8: weir.cascade.Message.answer:type_name -> weir.cascade.Description
-	11, // 9: weir.cascade.Message.ping:type_name -> weir.cascade.Ping
-	11, // 10: weir.cascade.Message.pong:type_name -> weir.cascade.Ping
-	3,  // 11: weir.cascade.Subscribed.tracks:type_name -> weir.cascade.Track
-	10, // 12: weir.cascade.Description.slots:type_name -> weir.cascade.Slot
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 6: weir.cascade.Message.path:type_name -> weir.cascade.Path
+	11, // 7: weir.cascade.Message.offer:type_name -> weir.cascade.Description
+	11, // 8: weir.cascade.Message.answer:type_name -> weir.cascade.Description
+	13, // 9: weir.cascade.Message.ping:type_name -> weir.cascade.Ping
+	13, // 10: weir.cascade.Message.pong:type_name -> weir.cascade.Ping
+	8,  // 11: weir.cascade.Message.beats:type_name -> weir.cascade.Beats
+	3,  // 12: weir.cascade.Subscribed.tracks:type_name -> weir.cascade.Track
+	9,  // 13: weir.cascade.Subscribed.beat:type_name -> weir.cascade.Beat
+	9,  // 14: weir.cascade.Beats.beats:type_name -> weir.cascade.Beat
+	12, // 15: weir.cascade.Description.slots:type_name -> weir.cascade.Slot
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_sfu_pb_cascade_proto_init() }
@@ -1018,6 +1174,7 @@ func file_sfu_pb_cascade_proto_init() {
 		(*Message_Answer)(nil),
 		(*Message_Ping)(nil),
 		(*Message_Pong)(nil),
+		(*Message_Beats)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1025,7 +1182,7 @@ func file_sfu_pb_cascade_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sfu_pb_cascade_proto_rawDesc), len(file_sfu_pb_cascade_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

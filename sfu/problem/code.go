@@ -21,6 +21,9 @@ const (
 	// OriginUnreachable: the stream is live elsewhere, and no carrier of it can
 	// be reached from here.
 	OriginUnreachable Code = "origin-unreachable"
+	// Orphaned: this node is cut off from the origin of the stream, and looks for
+	// another way to it.
+	Orphaned Code = "orphaned"
 	// HelperUnreachable: another node has room and does not answer.
 	HelperUnreachable Code = "helper-unreachable"
 	// NotKnown: the responsible nodes did not answer, so it is unknown whether
@@ -137,6 +140,7 @@ var kinds = map[Code]struct {
 	NameTaken:         {409, "The name is taken"},
 	NoCapacity:        {503, "There is no room"},
 	OriginUnreachable: {503, "The stream's origin cannot be reached"},
+	Orphaned:          {503, "The stream has lost its origin"},
 	HelperUnreachable: {503, "The node with room cannot be reached"},
 	NotKnown:          {503, "It is not known yet"},
 	TooManySetups:     {503, "Too many requests are being set up"},

@@ -35,7 +35,7 @@ func (t *Tree) Await(ctx context.Context, name string, tries int) error {
 	least := time.NewTimer(min(watchPause<<min(tries, 8), watchPauseMost))
 	defer least.Stop()
 	t.mu.Lock()
-	if st := t.streams[name]; st != nil && !st.Ended() {
+	if st := t.streams[name]; st != nil && !st.Ended() && !st.Orphan(time.Now()) {
 		t.mu.Unlock()
 		return nil
 	}
@@ -67,7 +67,7 @@ func (t *Tree) Await(ctx context.Context, name string, tries int) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if t.Get(name) != nil {
+	if st := t.Get(name); st != nil && !st.Orphan(time.Now()) {
 		return nil
 	}
 	select {

@@ -24,6 +24,7 @@ type parent struct {
 	node  peer.ID
 	alike bool
 	moved chan []peer.ID
+	beats chan Beat // nil: of a release before there were beats
 	over  chan struct{}
 	once  sync.Once
 	why   string
@@ -35,6 +36,8 @@ func (p *parent) RTT() time.Duration              { return time.Millisecond }
 func (p *parent) Tracks() []*forward.Track        { return nil }
 func (p *parent) Continues([]*forward.Track) bool { return p.alike }
 func (p *parent) Connect([]*forward.Track)        {}
+func (p *parent) Beat() (Beat, bool)              { return Beat{}, p.beats != nil }
+func (p *parent) Beats() <-chan Beat              { return p.beats }
 func (p *parent) Moved() <-chan []peer.ID         { return p.moved }
 func (p *parent) Done() <-chan struct{}           { return p.over }
 func (p *parent) Reason() string                  { return p.why }
@@ -44,11 +47,13 @@ func (p *parent) End(why string)                  { p.once.Do(func() { p.why = w
 // A grove is a Tree with a fixed list of carriers, the nearest first.
 type grove struct {
 	*Tree
-	carriers []peer.ID
 
-	mu      sync.Mutex
-	unlike  bool // tracks of a pull differ from those of the one before
-	parents []*parent
+	mu       sync.Mutex
+	carriers []peer.ID
+	events   []event.Event
+	beating  bool // parents pass beats on
+	unlike   bool // tracks of a pull differ from those of the one before
+	parents  []*parent
 }
 
 func newGrove(t *testing.T, carriers ...peer.ID) *grove {
@@ -56,6 +61,8 @@ func newGrove(t *testing.T, carriers ...peer.ID) *grove {
 	g.Tree = New(Config{
 		Self: "self",
 		Locate: func(_ context.Context, _ capacity.Need, exclude []peer.ID) (Source, error) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
 			for _, c := range g.carriers {
 				if !slices.Contains(exclude, c) {
 					return Source{Node: c}, nil
@@ -68,18 +75,45 @@ func newGrove(t *testing.T, carriers ...peer.ID) *grove {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			p := &parent{node: from.Node, alike: !g.unlike, moved: make(chan []peer.ID, 1), over: make(chan struct{})}
+			if g.beating {
+				p.beats = make(chan Beat)
+			}
 			g.parents = append(g.parents, p)
 			return p, nil
 		},
 		AwaitLink: func(peer.ID) {},
 		Changed:   func() {},
+		Grace:     func() time.Duration { return DefaultGrace },
+		Ended:     func(*forward.Stream) {},
 		Linger:    func() time.Duration { return 10 * time.Second },
-		Event:     func(event.Event) {},
-		Log:       slog.New(slog.DiscardHandler),
-		Tracer:    noop.Tracer{},
+		Event: func(e event.Event) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.events = append(g.events, e)
+		},
+		Log:    slog.New(slog.DiscardHandler),
+		Tracer: noop.Tracer{},
 	})
 	t.Cleanup(g.Close)
 	return g
+}
+
+// set changes the carriers.
+func (g *grove) set(carriers ...peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.carriers = carriers
+}
+
+func (g *grove) saw(kind event.Kind) (n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, e := range g.events {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
 }
 
 func (g *grove) view(t *testing.T) (*Stream, func()) {
@@ -143,7 +177,7 @@ func TestPullEnds(t *testing.T) {
 				first := g.parents[0]
 				g.mu.Unlock()
 				c.do(first)
-				time.Sleep(resumeFor + time.Second)
+				time.Sleep(DefaultGrace + time.Second)
 				g.mu.Lock()
 				defer g.mu.Unlock()
 				var parents []peer.ID

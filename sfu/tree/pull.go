@@ -31,11 +31,11 @@ const (
 	maxPulls = 128
 	// pullAttempts is the number of carriers that are tried for one pull.
 	pullAttempts = 4
-	// resumeFor is how long a relay that has lost its parent looks for another
-	// one before it ends the stream.
-	resumeFor = 5 * time.Second
-	// resumePause is the time between two such attempts.
-	resumePause = 200 * time.Millisecond
+	// seekPause is the time between two attempts of a relay that has lost its
+	// parent to find another one. It grows by half with each, up to
+	// seekPauseMost.
+	seekPause     = 200 * time.Millisecond
+	seekPauseMost = time.Second
 	// attemptTimeout bounds one attempt: finding, dialling, subscribing.
 	attemptTimeout = 4 * time.Second
 	// roomPause is the time until a pull is tried again after no carrier had
@@ -50,7 +50,7 @@ const (
 // node, or in the fan-out or depth of a stream.
 var lasting = map[string]bool{
 	// From a carrier or its ledger.
-	"not-here": true, Loop: true, "pull": true, "error": true, "malformed": true, "claimed": true,
+	"not-here": true, Orphaned: true, Loop: true, "pull": true, "error": true, "malformed": true, "claimed": true,
 	// From the search for a carrier.
 	"no-candidates": true, problem.ReasonUnreachable: true, "unproven": true, "gone": true, "closed": true,
 }
@@ -116,6 +116,9 @@ func (t *Tree) find(ctx context.Context, name string, hint *Source, until time.T
 	t.mu.Lock()
 	if st := t.streams[name]; st != nil && !st.Ended() {
 		t.mu.Unlock()
+		if now := time.Now(); st.Orphan(now) {
+			return nil, orphaned(st, now)
+		}
 		return st, nil
 	}
 	p := t.pulls[name]
@@ -162,6 +165,11 @@ func (t *Tree) find(ctx context.Context, name string, hint *Source, until time.T
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// orphaned is the problem of a request for an orphan.
+func orphaned(st *Stream, now time.Time) error {
+	return problem.New(problem.Orphaned, fmt.Sprintf("stream %q is cut off from its origin, which has given no sign of life for %v: this node is an orphan, which looks for another way to it; try again", st.Name, st.Beat(now).Age.Round(100*time.Millisecond))).Retry(retryLive)
 }
 
 // leave removes one waiting request from p.
@@ -232,7 +240,7 @@ func (t *Tree) runPull(p *pull, hint *Source) {
 		err = fmt.Errorf("%w: it is being published here", problem.ErrNotLive)
 	}
 	if err == nil {
-		p.stream = newRelay(p.name, in.Tracks(), append(in.Path(), t.cfg.Self), time.Now())
+		p.stream = newRelay(p.name, in, t.cfg.Self, time.Now())
 		t.streams[p.name] = p.stream
 		t.sighted(p.name)
 	}
@@ -269,18 +277,29 @@ func (t *Tree) runPull(p *pull, hint *Source) {
 	t.event(event.Event{Trace: tracing.ID(p.ctx), Kind: event.PullReady, Stream: p.name, Peer: carrier.Node, Elapsed: capacity.Milliseconds(time.Since(began))})
 	t.cfg.Changed()
 
-	why, detail := t.keep(p.stream, in)
-	t.mu.Lock()
-	delete(t.pulls, p.name)
-	t.mu.Unlock()
-	t.drop(p.stream.Stream, why)
-	t.event(event.Event{Kind: event.PullEnded, Stream: p.name, Detail: detail})
+	t.keepOn(p.stream.pulling(t.ctx), p.stream, in)
 }
 
-// keep holds the pull until the stream has no user here or no carrier any more,
-// and returns the reason: as a word for downstream nodes, and as a sentence for
-// people. It replaces a carrier that is lost.
-func (t *Tree) keep(st *Stream, in Upstream) (why, detail string) {
+// keepOn keeps the pull of a stream, and drops the stream with it, unless its
+// publisher has come here.
+func (t *Tree) keepOn(ctx context.Context, st *Stream, in Upstream) {
+	why, detail := t.keep(ctx, st, in)
+	t.mu.Lock()
+	if p := t.pulls[st.Name]; p != nil && p.stream == st {
+		delete(t.pulls, st.Name)
+	}
+	t.mu.Unlock()
+	if why != "" {
+		t.drop(st.Stream, why)
+	}
+	t.event(event.Event{Kind: event.PullEnded, Stream: st.Name, Detail: detail})
+}
+
+// keep holds the pull until the stream has no user here, no source any more, or
+// its publisher here, and returns the reason: as a word for downstream nodes, ""
+// if the stream goes on, and as a sentence for people. It replaces a carrier that
+// is lost.
+func (t *Tree) keep(ctx context.Context, st *Stream, in Upstream) (why, detail string) {
 	measure := time.NewTicker(time.Second)
 	defer measure.Stop()
 	// The requests that caused the pull are still being answered: the stream is
@@ -289,11 +308,16 @@ func (t *Tree) keep(st *Stream, in Upstream) (why, detail string) {
 	answered := time.Now().Add(answerTime)
 	linger := time.NewTimer(max(most, answerTime))
 	defer linger.Stop()
+	pulse := time.NewTimer(orphanAfter)
+	defer pulse.Stop()
 	for {
 		select {
-		case <-t.ctx.Done():
+		case <-ctx.Done():
 			in.Unsubscribe()
-			return Lost, "this node is closing"
+			if t.ctx.Err() != nil {
+				return Lost, "this node is closing"
+			}
+			return "", "it is published here"
 		case <-st.Idle():
 			answered = time.Time{}
 			linger.Reset(most)
@@ -310,6 +334,19 @@ func (t *Tree) keep(st *Stream, in Upstream) (why, detail string) {
 				most = now
 				linger.Reset(max(most-st.IdleFor(time.Now()), time.Until(answered), time.Millisecond))
 			}
+		case b := <-in.Beats():
+			st.follow(b, time.Now())
+			for _, c := range st.Children() {
+				c.TellBeat()
+			}
+			t.look(st)
+		case <-pulse.C:
+			next := t.look(st)
+			if next <= 0 {
+				in.Unsubscribe()
+				return Lost, gaveUp(st, errors.New("its parent has heard nothing either"))
+			}
+			pulse.Reset(next)
 		case path := <-in.Moved():
 			if slices.Contains(path, t.cfg.Self) {
 				in.Unsubscribe()
@@ -322,42 +359,96 @@ func (t *Tree) keep(st *Stream, in Upstream) (why, detail string) {
 				return Finished, "the publisher has finished"
 			}
 			lost := in.Peer()
+			st.cutOff(time.Now())
 			t.event(event.Event{Kind: event.PullLost, Stream: st.Name, Peer: lost, Detail: in.Reason()})
-			next, err := t.resume(st, lost)
-			if err != nil {
+			next, err := t.seek(ctx, st, lost)
+			switch {
+			case err == nil:
+				in = next
+				pulse.Reset(orphanAfter)
+			case ctx.Err() != nil && t.ctx.Err() == nil:
+				return "", "it is published here"
+			default:
 				return Lost, err.Error()
 			}
-			in = next
 		}
 	}
 }
 
-// resume finds another carrier for st, and continues its tracks from there.
-func (t *Tree) resume(st *Stream, lost peer.ID) (Upstream, error) {
+// look reports whether the stream has become an orphan, or is one no longer, and
+// returns the time after which to look again; 0: its grace is over.
+func (t *Tree) look(st *Stream) time.Duration {
+	now := time.Now()
+	orphan, changed, since := st.told(now)
+	if changed {
+		e := event.Event{Kind: event.StreamOrphaned, Stream: st.Name, Elapsed: capacity.Milliseconds(st.Beat(now).Age)}
+		if !orphan {
+			e.Kind, e.Elapsed = event.StreamResumed, capacity.Milliseconds(now.Sub(since))
+		}
+		t.event(e)
+		t.cfg.Changed()
+	}
+	alone := now.Sub(st.since(now))
+	if alone < orphanAfter {
+		return orphanAfter - alone
+	}
+	return max(0, t.cfg.Grace()-alone)
+}
+
+// gaveUp says, for people, why a stream without source has ended.
+func gaveUp(st *Stream, err error) string {
+	now := time.Now()
+	return fmt.Sprintf("no sign of its origin for %v: %v", now.Sub(st.since(now)).Round(time.Millisecond), err)
+}
+
+// seek finds another carrier for st, and continues its tracks from there. It
+// gives up when the stream has had no source for as long as Grace says, and when
+// ctx ends.
+func (t *Tree) seek(ctx context.Context, st *Stream, lost peer.ID) (Upstream, error) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.ctx, resumeFor)
-	defer cancel()
 	// No request caused it: it is a trace of its own.
 	ctx, span := t.tracer.Start(ctx, "resume pull", trace.WithAttributes(tracing.Stream.String(st.Name)))
 	defer span.End()
+	watch := time.AfterFunc(orphanAfter, func() { t.look(st) })
+	defer watch.Stop()
+	pause := seekPause
 	for exclude := []peer.ID{lost}; ; exclude = nil { // the lost carrier may come back
-		in, carrier, err := t.pullFrom(tracing.Carry(t.ctx, ctx), st.Name, nil, exclude)
+		try, cancel := context.WithDeadline(ctx, st.since(time.Now()).Add(t.cfg.Grace()))
+		in, carrier, err := t.pullFrom(try, st.Name, nil, exclude)
 		if err == nil && !in.Continues(st.Tracks) {
 			in.Unsubscribe()
 			err = errors.New("it came back with other tracks")
 		}
+		var waited time.Time
 		if err == nil {
+			var ok bool
+			if waited, ok = st.pulledBy(in, t.cfg.Self, time.Now()); !ok {
+				in.Unsubscribe()
+				err = ctx.Err()
+			}
+		}
+		if err == nil {
+			cancel()
 			in.Connect(st.Tracks)
-			t.moved(st, append(in.Path(), t.cfg.Self))
+			t.moved(st, st.Path())
+			if !waited.IsZero() {
+				t.event(event.Event{Kind: event.StreamResumed, Stream: st.Name, Elapsed: capacity.Milliseconds(time.Since(waited))})
+			}
 			t.event(event.Event{Trace: tracing.ID(ctx), Kind: event.PullResumed, Stream: st.Name, Peer: carrier.Node, Elapsed: capacity.Milliseconds(time.Since(began))})
+			t.look(st)
 			return in, nil
 		}
+		again := time.NewTimer(pause)
 		select {
-		case <-time.After(resumePause):
-		case <-ctx.Done():
+		case <-again.C:
+		case <-try.Done():
+			again.Stop()
+			cancel()
 			problem.Failed(span, err)
-			return nil, fmt.Errorf("no other carrier within %v: %w", resumeFor, err)
+			return nil, errors.New(gaveUp(st, err))
 		}
+		cancel()
+		pause = min(pause*3/2, seekPauseMost)
 	}
 }
 
@@ -402,6 +493,9 @@ func (t *Tree) pullFrom(ctx context.Context, name string, hint *Source, exclude 
 		}
 		if t.ctx.Err() != nil {
 			return nil, Source{}, problem.ErrClosing
+		}
+		if ctx.Err() != nil {
+			return nil, Source{}, failed(err)
 		}
 		if refusal := wantOfRoom(err); refusal != nil {
 			lacking = refusal

@@ -50,6 +50,8 @@ func newLooker(t *testing.T, answer func(look int) error) *looker {
 			return Source{}, answer(look)
 		},
 		Live:   func(context.Context, string) bool { return false },
+		Grace:  func() time.Duration { return DefaultGrace },
+		Ended:  func(*forward.Stream) {},
 		Linger: func() time.Duration { return time.Minute },
 		Log:    slog.New(slog.DiscardHandler),
 		Tracer: noop.Tracer{},
@@ -219,7 +221,7 @@ func TestPublishedHereWhileAPullWaits(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		start := time.Now()
 		l.Tree.mu.Lock()
-		l.streams["demo"] = newOrigin(forward.NewStream("demo", nil, start), "self")
+		l.streams["demo"] = newOrigin(forward.NewStream("demo", nil, start), "self", time.Now())
 		l.Tree.mu.Unlock()
 		if err := <-result; err != nil || time.Since(start) > 2*roomPauseMost {
 			t.Errorf("after %v: %v, want the stream soon", time.Since(start), err)

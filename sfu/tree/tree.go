@@ -25,6 +25,7 @@ const (
 	Finished = "finished" // the publisher has gone
 	Lost     = "lost"     // this node lost its own source
 	Loop     = "loop"     // the path would contain this node twice
+	Orphaned = "orphan"   // this node is cut off from the stream's origin
 )
 
 // A linkError is why a pull over a link failed, other than by a refusal.
@@ -70,6 +71,11 @@ type Upstream interface {
 
 	// Moved receives the node's path when that changes.
 	Moved() <-chan []peer.ID
+	// Beat returns the newest beat when the pull was set up; false: the node is
+	// of a release before there were beats. Beats receives later ones; the last
+	// counts.
+	Beat() (b Beat, ok bool)
+	Beats() <-chan Beat
 	// Done is closed when the pull has ended; Reason then returns why.
 	Done() <-chan struct{}
 	Reason() string
@@ -96,10 +102,13 @@ type Config struct {
 	AwaitLink func(node peer.ID)
 	// Changed is called when a stream has come, moved or gone.
 	Changed func()
-	Linger  func() time.Duration // current time that an unwatched relay is kept
-	Event   func(event.Event)    // receives events; must not block
-	Log     *slog.Logger
-	Tracer  trace.Tracer
+	// Ended is called when a stream has ended here.
+	Ended  func(*forward.Stream)
+	Linger func() time.Duration // current time that an unwatched relay is kept
+	Grace  func() time.Duration // current time that a stream outlives its origin or publisher
+	Event  func(event.Event)    // receives events; must not block
+	Log    *slog.Logger
+	Tracer trace.Tracer
 }
 
 // A Tree is the set of streams of one node.
@@ -168,9 +177,10 @@ func (t *Tree) Get(name string) *Stream {
 // Origin reports whether its publisher is here.
 func (t *Tree) Here(name string) (st *forward.Stream, origin bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if here := t.streams[name]; here != nil {
-		return here.Stream, here.Origin
+	here := t.streams[name]
+	t.mu.Unlock()
+	if here != nil {
+		return here.Stream, here.Published()
 	}
 	return nil, false
 }
@@ -192,28 +202,71 @@ func (t *Tree) Reserve(name string) (done func(), ok bool) {
 	}, true
 }
 
-// Publish makes the stream of a publisher known, and ends any other stream of
-// its name.
-func (t *Tree) Publish(st *forward.Stream) {
+// Publish makes the stream of a publisher known here, and ends any other stream
+// of its name. A stream that was carried here before goes on: a pull of it ends.
+// Since is when it has lost its source; zero: it had one.
+func (t *Tree) Publish(st *forward.Stream) (since time.Time) {
+	now := time.Now()
 	t.mu.Lock()
 	old := t.streams[st.Name]
 	if old == nil || old.Stream != st {
-		t.streams[st.Name] = newOrigin(st, t.cfg.Self)
+		t.streams[st.Name] = newOrigin(st, t.cfg.Self, now)
 	}
 	t.sighted(st.Name)
 	t.mu.Unlock()
 	switch {
-	case old == nil || old.Stream == st:
-	case old.Origin:
+	case old == nil:
+	case old.Stream == st:
+		if since = old.publish(t.cfg.Self, now); !since.IsZero() {
+			t.event(event.Event{Kind: event.StreamResumed, Stream: st.Name, Elapsed: capacity.Milliseconds(now.Sub(since))})
+		}
+		t.moved(old, []peer.ID{t.cfg.Self})
+		return since
+	case len(old.Path()) == 1:
 		old.End(Finished)
 	default: // a relay of a publisher that has gone
 		old.End(Lost)
 	}
 	t.cfg.Changed()
+	return time.Time{}
 }
 
 // Drop ends and forgets the stream of a publisher that has gone.
 func (t *Tree) Drop(st *forward.Stream) { t.drop(st, Finished) }
+
+// Vanish has the stream of a publisher that has vanished wait, for the grace from
+// since on, for another to continue it, here or at another node. Since is the
+// publisher's last sign of life.
+func (t *Tree) Vanish(st *forward.Stream, since time.Time) {
+	t.mu.Lock()
+	here := t.streams[st.Name]
+	if t.closed || here == nil || here.Stream != st {
+		t.mu.Unlock()
+		t.drop(st, Lost)
+		return
+	}
+	here.vanish(since)
+	ctx := here.pulling(t.ctx)
+	t.wg.Go(func() { t.outlast(ctx, here) })
+	t.mu.Unlock()
+	t.event(event.Event{Kind: event.StreamWaiting, Stream: st.Name, Elapsed: capacity.Milliseconds(time.Since(since))})
+	t.cfg.Changed()
+}
+
+// outlast keeps a stream whose publisher has vanished: it looks for the node at
+// which the publisher is again, and pulls the stream from there.
+func (t *Tree) outlast(ctx context.Context, st *Stream) {
+	in, err := t.seek(ctx, st, "")
+	if err == nil {
+		t.keepOn(ctx, st, in)
+	} else if ctx.Err() == nil || t.ctx.Err() != nil {
+		why := Finished
+		if t.ctx.Err() != nil {
+			why = Lost
+		}
+		t.drop(st.Stream, why)
+	}
+}
 
 func (t *Tree) drop(st *forward.Stream, why string) {
 	st.End(why)
@@ -222,6 +275,7 @@ func (t *Tree) drop(st *forward.Stream, why string) {
 		delete(t.streams, st.Name)
 	}
 	t.mu.Unlock()
+	t.cfg.Ended(st)
 	t.cfg.Changed()
 }
 

@@ -40,7 +40,8 @@ type fake struct {
 	reserved   map[string]bool
 	transports []*fakeTransport // in the order in which they were made
 	events     []event.Event
-	unlike     bool // tracks of a publisher differ from those of the one before
+	vanished   []time.Time // last signs of life of publishers that may come back
+	unlike     bool        // tracks of a publisher differ from those of the one before
 }
 
 func newFake(t *testing.T, change func(*Config)) *fake {
@@ -129,13 +130,21 @@ func (f *fake) Reserve(name string) (func(), bool) {
 	}, true
 }
 
-func (f *fake) Publish(st *forward.Stream) {
+func (f *fake) Publish(st *forward.Stream) (since time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if old := f.streams[st.Name]; old != nil && old != st {
 		old.End("replaced")
 	}
 	f.streams[st.Name] = st
+	return time.Time{}
+}
+
+func (f *fake) Vanish(st *forward.Stream, since time.Time) {
+	f.mu.Lock()
+	f.vanished = append(f.vanished, since)
+	f.mu.Unlock()
+	f.Drop(st)
 }
 
 func (f *fake) Drop(st *forward.Stream) {

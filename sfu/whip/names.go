@@ -95,14 +95,15 @@ func (n *names) publish(sess *session, inherit bool) error {
 	}
 	if gone != nil {
 		sess.unname = gone.unname
-		if !old.Ended() && sess.publisher.Adopt(old.Tracks) {
-			sess.stream = old
-		}
+	}
+	if old != nil && !old.Ended() && sess.publisher.Adopt(old.Tracks) {
+		sess.stream, sess.inherited = old, now
 	}
 	n.publishers[name] = sess
 	n.mu.Unlock()
 	if gone != nil {
 		silent := gone.publisher.Quiet(now, gone.began)
+		sess.inherited = now.Add(-silent)
 		e := event.Event{Kind: event.PublisherReplaced, Stream: name, Session: sess.id, Elapsed: capacity.Milliseconds(silent),
 			Detail: fmt.Sprintf("session %s had sent nothing for %v; its viewers stay", gone.id, silent.Round(time.Millisecond))}
 		if sess.stream != old {
@@ -111,28 +112,72 @@ func (n *names) publish(sess *session, inherit bool) error {
 		gone.end(fmt.Sprintf("it sent nothing for %v, and a new publisher came under its name", silent.Round(time.Millisecond)))
 		n.cfg.event(e)
 	}
-	n.cfg.Streams.Publish(sess.stream)
+	if since := n.cfg.Streams.Publish(sess.stream); !since.IsZero() {
+		sess.inherited = since
+	}
 	if gone != nil && sess.stream != old {
 		n.tellEnd(old)
 	}
 	return nil
 }
 
-// finish ends the stream of a publisher that has gone and releases its name,
-// unless another publisher has taken over both.
-func (n *names) finish(sess *session) {
+// finish releases the name of a publisher that has gone for why, unless another
+// publisher has taken it over. Its stream ends, or waits if it may come back.
+func (n *names) finish(sess *session, why string) {
 	n.mu.Lock()
 	mine := n.publishers[sess.stream.Name] == sess
 	if mine {
 		delete(n.publishers, sess.stream.Name)
 	}
 	n.mu.Unlock()
-	if mine {
+	if !mine {
+		return
+	}
+	if since, back := sess.mayComeBack(why, time.Now()); back {
+		n.cfg.Streams.Vanish(sess.stream, since)
+	} else {
 		n.cfg.Streams.Drop(sess.stream)
 		n.tellEnd(sess.stream)
-		sess.unname()
 	}
+	sess.unname()
 }
+
+// mayComeBack reports whether a publisher that has gone for why may come back, or
+// another come for it, and returns its last sign of life. One that never connected
+// has given none: it leaves what it has taken over as that was.
+func (s *session) mayComeBack(why string, now time.Time) (since time.Time, ok bool) {
+	switch endWord(why) {
+	case "deleted", "operator", "token_expired", "token_key_removed", "name_taken":
+		return time.Time{}, false
+	}
+	select {
+	case <-s.transport.Connected():
+	default:
+		return s.inherited, !s.inherited.IsZero()
+	}
+	quiet := s.publisher.Quiet(now, s.began)
+	if silence, ok := s.transport.Silence(now); ok {
+		quiet = min(quiet, silence)
+	}
+	return now.Add(-quiet), true
+}
+
+// Yield has a publisher that has sent nothing for a while give its name up to one
+// that comes at another node, and reports whether it does.
+func (s *Server) Yield(name string) bool {
+	now := time.Now()
+	s.names.mu.Lock()
+	defer s.names.mu.Unlock()
+	sess := s.names.publishers[name]
+	if !sess.abandoned(now) {
+		return false
+	}
+	sess.end(fmt.Sprintf("it sent nothing for %v, and a publisher came under its name at another node", sess.publisher.Quiet(now, sess.began).Round(time.Millisecond)))
+	return true
+}
+
+// Ended reports that a stream that was carried here is over.
+func (s *Server) Ended(st *forward.Stream) { s.names.tellEnd(st) }
 
 // tellEnd reports that a stream that was published here is over.
 func (n *names) tellEnd(st *forward.Stream) {

@@ -261,5 +261,5 @@ func worthWaiting(err error) bool {
 		return true
 	}
 	p := problem.Of(err)
-	return p != nil && (p.Code == problem.NotKnown || p.Code == problem.OriginUnreachable)
+	return p != nil && (p.Code == problem.NotKnown || p.Code == problem.Orphaned || p.Code == problem.OriginUnreachable)
 }

@@ -145,10 +145,14 @@ type Streams interface {
 	// false if the name is reserved already.
 	Reserve(name string) (done func(), ok bool)
 	// Publish makes the stream of a publisher known here, and ends any other
-	// stream of its name.
-	Publish(st *forward.Stream)
-	// Drop ends and forgets the stream of a publisher that has gone.
+	// stream of its name. Since is when the stream, if it is one that was carried
+	// here before, has lost its source; zero: it had one.
+	Publish(st *forward.Stream) (since time.Time)
+	// Drop ends and forgets the stream of a publisher that has gone for good.
 	Drop(st *forward.Stream)
+	// Vanish has the stream of a publisher that has vanished wait for another
+	// for a while; since is the publisher's last sign of life.
+	Vanish(st *forward.Stream, since time.Time)
 	// Acquire returns the stream, pulled here if it is carried elsewhere, and
 	// holds it until the returned function is called. Hint is a carrier to try
 	// first, or nil. While no carrier has room, Acquire waits for one, up to

@@ -70,6 +70,7 @@ type session struct {
 	first     *firstFrame // of a viewer, if recorded
 	release   func()      // releases a viewer's hold on the stream
 	unname    func()      // releases a publisher's name
+	inherited time.Time   // since when the stream that a publisher has taken over had no source; zero: it is its own
 
 	gone chan string   // the reason to end the session; the first counts
 	done chan struct{} // closed when the session is taken down
@@ -238,7 +239,7 @@ func (s *session) takeDown(why string) {
 	server := s.server
 	s.transport.Stop()
 	if s.kind == WHIP {
-		server.names.finish(s)
+		server.names.finish(s, why)
 	} else {
 		s.release()
 	}

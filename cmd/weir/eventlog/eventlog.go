@@ -35,6 +35,12 @@ func Message(e event.Event) (slog.Level, string) {
 		return slog.LevelDebug, "stream started" // its session has a line
 	case event.StreamEnded:
 		return slog.LevelDebug, "stream ended"
+	case event.StreamWaiting:
+		return slog.LevelWarn, "publisher vanished"
+	case event.StreamOrphaned:
+		return slog.LevelWarn, "stream cut off from its origin"
+	case event.StreamResumed:
+		return slog.LevelInfo, "stream has a source again"
 	case event.MediaStalled:
 		return slog.LevelWarn, "media stalled"
 	case event.MediaResumed:

@@ -164,6 +164,7 @@ type tallies struct {
 	opened, closed *prometheus.CounterVec
 	redirects      *prometheus.CounterVec
 	pulls          *prometheus.CounterVec
+	sources        *prometheus.CounterVec
 
 	mu   sync.Mutex
 	lost map[string]int64 // packets, by role, of ended sessions
@@ -179,6 +180,7 @@ func newTallies() *tallies {
 		closed:    vector("sessions_closed_total", "Sessions closed, by reason.", "role", "reason"),
 		redirects: vector("redirects_total", "Clients redirected to another node because this one is full.", "role"),
 		pulls:     vector("pulls_total", "Pulls of streams from other nodes, by outcome: ready, failed, lost, resumed from another node, or ended.", "outcome"),
+		sources:   vector("stream_source_changes_total", "Changes of streams carried here: waiting, as the publisher has vanished, orphaned, as the origin cannot be reached, resumed from either, or publisher_replaced.", "change"),
 		lost:      map[string]int64{}, said: map[string]int64{},
 	}
 	for _, role := range Roles {
@@ -191,7 +193,14 @@ func newTallies() *tallies {
 	for _, outcome := range pullOutcomes {
 		t.pulls.WithLabelValues(outcome)
 	}
+	for _, change := range sourceChanges {
+		t.sources.WithLabelValues(change)
+	}
 	return t
+}
+
+var sourceChanges = map[event.Kind]string{
+	event.StreamWaiting: "waiting", event.StreamOrphaned: "orphaned", event.StreamResumed: "resumed", event.PublisherReplaced: "publisher_replaced",
 }
 
 var pullOutcomes = map[event.Kind]string{
@@ -199,7 +208,7 @@ var pullOutcomes = map[event.Kind]string{
 }
 
 func (t *tallies) collectors() []prometheus.Collector {
-	return []prometheus.Collector{t.opened, t.closed, t.redirects, t.pulls}
+	return []prometheus.Collector{t.opened, t.closed, t.redirects, t.pulls, t.sources}
 }
 
 // add counts e.
@@ -220,6 +229,9 @@ func (t *tallies) add(e event.Event, times *times) {
 	}
 	if outcome := pullOutcomes[e.Kind]; outcome != "" {
 		t.pulls.WithLabelValues(outcome).Inc()
+	}
+	if change := sourceChanges[e.Kind]; change != "" {
+		t.sources.WithLabelValues(change).Inc()
 	}
 }
 
@@ -243,6 +255,7 @@ var (
 	sessionsDesc  = prometheus.NewDesc("weir_sessions", "Open sessions.", []string{"role"}, nil)
 	requestsDesc  = prometheus.NewDesc("weir_pending_requests", "POSTs not yet answered, by state: being set up, or waiting for a stream, for room at another node or in the queue.", []string{"state"}, nil)
 	lostDesc      = prometheus.NewDesc("weir_media_lost_packets_total", "RTP packets lost, by role: from publishers to this node, to viewers as they report, and on cascade links to this node. Repaired packets do not count.", []string{"role"}, nil)
+	beatsDesc     = prometheus.NewDesc("weir_beats_ignored_total", "Beats of origins that a parent passed on faster than an origin counts, and that were ignored.", nil, nil)
 	unusedDesc    = prometheus.NewDesc("weir_media_packets_not_forwarded_total", "RTP packets received from publishers and cascade links that could not be forwarded, by reason.", []string{"reason"}, nil)
 	keyframesDesc = prometheus.NewDesc("weir_keyframe_requests_total", "Keyframe requests received from viewers and links, and sent to publishers and links.", []string{"direction"}, nil)
 	nackedDesc    = prometheus.NewDesc("weir_repair_requested_packets_total", "Packets in NACKs: received from viewers and links, and sent by this node.", []string{"direction"}, nil)
@@ -250,7 +263,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c Media) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sessionsDesc, requestsDesc, lostDesc, unusedDesc, keyframesDesc, nackedDesc} {
+	for _, d := range []*prometheus.Desc{sessionsDesc, requestsDesc, lostDesc, beatsDesc, unusedDesc, keyframesDesc, nackedDesc} {
 		ch <- d
 	}
 }
@@ -276,6 +289,7 @@ func (c Media) Collect(ch chan<- prometheus.Metric) {
 	for _, role := range append([]string{"link"}, Roles...) {
 		put(lostDesc, prometheus.CounterValue, c.Tallies.Total(role, lost[role]), role)
 	}
+	ch <- prometheus.MustNewConstMetric(beatsDesc, prometheus.CounterValue, float64(c.SFU.Links().BeatsIgnored()))
 	for reason, dropped := range c.SFU.NotForwarded() {
 		put(unusedDesc, prometheus.CounterValue, float64(dropped), Snake(reason))
 	}

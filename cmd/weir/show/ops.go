@@ -131,9 +131,9 @@ func eventText(w term.Terminal, e event.Event) string {
 	}
 	st := term.Plain
 	switch e.Kind {
-	case event.Refused, event.NodeFull, event.PeerLost, event.PullLost, event.PullFailed, event.PolicyRefused, event.CertificateFailed, event.CertificateExpiring, event.ProvisionFailed, event.ProvisionTimedOut:
+	case event.Refused, event.NodeFull, event.PeerLost, event.PullLost, event.PullFailed, event.StreamOrphaned, event.StreamWaiting, event.PolicyRefused, event.CertificateFailed, event.CertificateExpiring, event.ProvisionFailed, event.ProvisionTimedOut:
 		st = term.Warn
-	case event.NodeFree, event.PeerBack, event.PullResumed:
+	case event.NodeFree, event.PeerBack, event.PullResumed, event.StreamResumed:
 		st = term.Good
 	}
 	return w.Paint(term.Faint, e.Time.Local().Format("15:04:05.000")) + "  " + w.Paint(st, msg) + term.Prefixed(": ", strings.Join(parts, ", "))

@@ -35,6 +35,7 @@ const IDLE = 2500; // ms without a move of the pointer until the controls fade
 const titles = {
   'no-capacity': 'No room now',
   'origin-unreachable': 'The stream’s origin cannot be reached',
+  orphaned: 'The stream has lost its origin',
   'helper-unreachable': 'The node with room cannot be reached',
   'not-known': 'Not known yet',
   'too-many-setups': 'The node is busy',
