@@ -52,8 +52,15 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 			}
 		}
 		l.extensions(&b, ctx.HeaderExtensions())
+		stamp := l.out.control.stamp(ctx.HeaderExtensions(), b.Form)
+		if b.Repair && b.RTX.PayloadType == 0 {
+			// A packet is sent again under its own number, so it has to be the
+			// same: two headers under one nonce would give away the key that
+			// authenticates them (RFC 7714, section 8.1).
+			stamp.id, b.MIDExtension = 0, 0
+		}
 		b.Sender = &trackSender{
-			stamp: l.out.control.stamp(ctx.HeaderExtensions(), b.Form),
+			stamp: stamp,
 			out:   l.out, pion: ctx.WriteStream(), writeRTCP: l.writeRTCP,
 			ssrc: b.SSRC, index: l.out.index(b.SSRC), rtx: l.out.index(b.RTX.SSRC),
 		}
