@@ -50,6 +50,7 @@ type Chooser struct {
 
 // A Choice is what a Chooser decides.
 type Choice struct {
+	Layer int   // the highest that is allowed, by its place in the list
 	Limit int64 // of video, bits per second; Unlimited: all layers
 	Probe int64 // rate to probe, bits per second; 0: none
 }
@@ -62,7 +63,7 @@ func (c *Chooser) Choose(now time.Duration, s Status, layers []int64, other int6
 	top := len(layers) - 1
 	if !s.Known || top < 1 {
 		c.begun = false
-		return Choice{Limit: Unlimited}
+		return Choice{Limit: Unlimited, Layer: max(0, top)}
 	}
 	if !c.begun {
 		*c = Chooser{begun: true, layer: top, tried: now, wait: tryFirst}
@@ -82,7 +83,7 @@ func (c *Chooser) Choose(now time.Duration, s Status, layers []int64, other int6
 	if c.layer < top {
 		choice.Probe = c.climb(now, s, room, layers, other, padding)
 	}
-	choice.Limit = Unlimited
+	choice.Limit, choice.Layer = Unlimited, c.layer
 	if c.layer < top {
 		// A little less than the next, whatever that is measured at.
 		choice.Limit = max(layers[c.layer], int64(below*float64(layers[c.layer+1])))

@@ -79,7 +79,7 @@ func TestVideoNeverEnds(t *testing.T) {
 			t.Fatalf("one layer: %+v", choice)
 		}
 	}
-	if choice := c.Choose(time.Hour, Status{}, layers, audio, true); choice != (Choice{Limit: Unlimited}) {
+	if choice := c.Choose(time.Hour, Status{}, layers, audio, true); choice != (Choice{Limit: Unlimited, Layer: 2}) {
 		t.Errorf("unknown: %+v", choice)
 	}
 }

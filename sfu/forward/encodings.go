@@ -64,6 +64,21 @@ func (t *Track) Review(now time.Time) {
 	}
 }
 
+// Review makes d alone get the layers that suit it now, as [Track.Review] does
+// for all.
+func (d *DownTrack) Review(now time.Time) {
+	t := d.Track
+	if !t.video() {
+		return
+	}
+	rungs, encodings := t.rungs(now)
+	t.group.mu.Lock()
+	defer t.group.mu.Unlock()
+	if slices.Contains(t.group.all, d) {
+		t.direct(d, rungs, encodings, now)
+	}
+}
+
 // direct makes d get the rung that suits it. Called with group.mu held.
 func (t *Track) direct(d *DownTrack, rungs []layer.Rung, encodings []*Track, now time.Time) {
 	d.mu.Lock()

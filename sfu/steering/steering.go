@@ -8,6 +8,7 @@
 package steering
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,8 @@ func (t *Totals) Read() (probes, bytes int64) { return t.probes.Load(), t.bytes.
 type Video interface {
 	// Limit bounds the layers that are sent, in bit/s of payload; 0: all.
 	Limit(bits int64)
+	// Review makes the limit count at once.
+	Review(now time.Time)
 	// Pad sends about so many bytes of padding, and returns how many; 0: it
 	// cannot.
 	Pad(bytes int) int
@@ -60,6 +63,7 @@ type Steering struct {
 	at      time.Duration // of the last decision
 	chooser congestion.Chooser
 	target  int64 // bit/s; 0: no limit
+	layer   int   // that the target allows
 	bytes   int64 // of other media, at since
 	since   time.Duration
 	other   int64 // bit/s
@@ -86,6 +90,10 @@ func (s *Steering) Heard() {
 		s.target = choice.Limit
 	}
 	s.Video.Limit(int64(float64(s.target) / overhead))
+	if choice.Layer != s.layer {
+		s.layer = choice.Layer
+		s.Video.Review(time.Now())
+	}
 	if choice.Probe > 0 && !s.probing {
 		s.probe(now, choice.Probe)
 	}
@@ -102,14 +110,18 @@ func (s *Steering) measure(now time.Duration) {
 	}
 }
 
-// rates returns the bitrates of the layers that can be had now, with headers.
-func rates(layers []forward.Layer) []int64 {
-	var all []int64
-	for _, l := range layers {
-		if l.Active && l.Bitrate > 0 {
+// rates returns the bitrates of the layers that can be had now, with headers, in
+// ascending order: those with all pictures, and with fewer of the least one.
+func rates(layers []forward.Layer) (all []int64) {
+	for i, l := range layers {
+		same := func(j int) bool {
+			return j < len(layers) && layers[j].RID == l.RID && layers[j].Spatial == l.Spatial
+		}
+		if l.Active && l.Bitrate > 0 && (!same(i+1) || same(0)) {
 			all = append(all, int64(float64(l.Bitrate)*overhead))
 		}
 	}
+	slices.Sort(all)
 	return all
 }
 

@@ -15,12 +15,15 @@ type fakeVideo struct {
 	estimator *congestion.Estimator
 	now       func() time.Duration
 	limit     int64
+	reviews   int
 	padded    []int
 	at        []time.Duration
 	none      bool // nothing can be sent
 }
 
 func (v *fakeVideo) Limit(bits int64) { v.limit = bits }
+
+func (v *fakeVideo) Review(time.Time) { v.reviews++ }
 
 func (v *fakeVideo) Pad(bytes int) int {
 	if v.none {
@@ -42,7 +45,11 @@ func steer(t *testing.T) (*Steering, *fakeVideo) {
 	s := &Steering{
 		Estimator: &congestion.Estimator{}, Tasks: tasks, Totals: &Totals{}, Now: now,
 		Layers: func() []forward.Layer {
-			return []forward.Layer{{Active: true, Bitrate: 150e3}, {Active: true, Bitrate: 500e3}, {Active: true, Bitrate: 2_500e3}, {Bitrate: 9e6}, {Active: true}}
+			return []forward.Layer{
+				{RID: "l", Active: true, Bitrate: 150e3}, {RID: "m", Active: true, Bitrate: 500e3},
+				{RID: "h", Active: true, Bitrate: 1_200e3}, {RID: "h", Temporal: 1, Active: true, Bitrate: 2_500e3},
+				{RID: "x", Bitrate: 9e6}, {RID: "y", Active: true},
+			}
 		},
 		Others: func() int64 { return int64(now().Seconds() * 5000) }, Padding: func() bool { return true },
 	}
@@ -72,6 +79,9 @@ func TestSteering(t *testing.T) {
 		s.hear(600e3, 500*time.Millisecond)
 		if v.limit < 500e3 || v.limit > 2_400e3 {
 			t.Fatalf("limit %d for 600 kbit/s", v.limit)
+		}
+		if v.reviews != 2 { // all layers, then two
+			t.Errorf("%d reviews", v.reviews)
 		}
 		if got := s.Status(); got.Target < v.limit || got.Bitrate != 600e3 || !got.Known {
 			t.Errorf("%+v", got)
