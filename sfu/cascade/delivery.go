@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"weir/sfu/forward"
+	"weir/sfu/meter"
 )
 
 const (
@@ -16,7 +17,7 @@ const (
 
 // A delivery is the state of judge, owned by the link's run.
 type delivery struct {
-	forward.Delivery
+	meter.Delivery[*forward.UpTrack]
 	dropped int64 // packets dropped by this node's socket, at the last check
 }
 
@@ -24,7 +25,7 @@ type delivery struct {
 // this node itself is overloaded, it may be the one that loses packets, and the
 // window starts anew.
 func (l *Link) judge(now time.Time, d *delivery) {
-	tallies := map[*forward.UpTrack]forward.Tally{}
+	tallies := map[*forward.UpTrack]meter.Tally{}
 	l.mu.Lock()
 	for _, in := range l.upstreams {
 		for _, f := range in.feeds {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
+
+	"weir/sfu/meter"
 )
 
 // A Receiver is the transport that receives the packets of an [UpTrack].
@@ -25,7 +27,7 @@ type UpTrack struct {
 	receiver Receiver
 
 	came, lost atomic.Int64 // packets; late packets are not lost
-	report     atomic.Pointer[sourceReport]
+	report     atomic.Pointer[meter.SourceReport]
 
 	// Only the goroutine that calls Forward uses the following fields.
 	source *source
@@ -69,7 +71,7 @@ func (u *UpTrack) Forward(p *rtp.Packet, now time.Time) Outcome {
 
 // SenderReport forwards a sender report of the far end, received at now.
 func (u *UpTrack) SenderReport(sr *rtcp.SenderReport, now time.Time) {
-	u.report.Store(&sourceReport{sr.PacketCount, u.came.Load()})
+	u.report.Store(&meter.SourceReport{Sent: sr.PacketCount, Came: u.came.Load()})
 	u.track.forwardReport(u, senderReport{up: u, ntp: sr.NTPTime, rtp: sr.RTPTime, at: now})
 }
 
@@ -78,7 +80,9 @@ func (u *UpTrack) SenderReport(sr *rtcp.SenderReport, now time.Time) {
 func (u *UpTrack) Lost() int64 { return u.lost.Load() }
 
 // Tally returns the packets counted so far.
-func (u *UpTrack) Tally() Tally { return Tally{u.came.Load(), u.lost.Load(), u.report.Load()} }
+func (u *UpTrack) Tally() meter.Tally {
+	return meter.Tally{Came: u.came.Load(), Lost: u.lost.Load(), Report: u.report.Load()}
+}
 
 // Lack says that a packet is missing and will not come any more: only a keyframe
 // makes video decodable again.

@@ -1,4 +1,4 @@
-package forward
+package meter
 
 import "time"
 
@@ -14,19 +14,19 @@ const (
 	deliverySettle = time.Second
 )
 
-// A Tally counts the packets received by one UpTrack so far, and holds the last
+// A Tally counts the packets received from one source so far, and holds the last
 // report of their sender.
 type Tally struct {
-	came int64 // packets received, repairs included
-	lost int64 // gaps in their sequence numbers that are not repaired
+	Came int64 // packets received, repairs included
+	Lost int64 // gaps in their sequence numbers that are not repaired
 
-	report *sourceReport // the last one; nil: none yet
+	Report *SourceReport // the last one; nil: none yet
 }
 
-// A sourceReport is a sender report (RFC 3550, section 6.4.1) as received.
-type sourceReport struct {
-	sent uint32 // the sender's packet count, modulo 2³²
-	came int64  // the came of the tally at that time
+// A SourceReport is a sender report (RFC 3550, section 6.4.1) as received.
+type SourceReport struct {
+	Sent uint32 // the sender's packet count, modulo 2³²
+	Came int64  // the Came of the tally at that time
 }
 
 // since returns how many packets were sent after from, by the sender's reports,
@@ -39,15 +39,15 @@ type sourceReport struct {
 // if nothing has arrived at all, there are no sequence numbers, and the reports
 // decide.
 func (t Tally) since(from Tally) (sent int64, share float64) {
-	if t.report == nil || from.report == nil {
+	if t.Report == nil || from.Report == nil {
 		return 0, 1
 	}
-	sent = int64(int32(t.report.sent - from.report.sent))
+	sent = int64(int32(t.Report.Sent - from.Report.Sent))
 	if sent <= 0 {
 		return 0, 1
 	}
-	share = float64(t.report.came-from.report.came) / float64(sent)
-	came, lost := t.came-from.came, t.lost-from.lost
+	share = float64(t.Report.Came-from.Report.Came) / float64(sent)
+	came, lost := t.Came-from.Came, t.Lost-from.Lost
 	if came > 0 {
 		share = max(share, float64(came)/float64(came+max(0, lost)))
 	}
@@ -55,20 +55,21 @@ func (t Tally) since(from Tally) (sent int64, share float64) {
 }
 
 // A Delivery measures the share of the packets sent by a peer that arrive over
-// a link. One goroutine owns it. The zero value is ready.
-type Delivery struct {
+// a link, from sources that are told apart by S. One goroutine owns it. The zero
+// value is ready.
+type Delivery[S comparable] struct {
 	began time.Time // start of the window
-	marks map[*UpTrack]*mark
+	marks map[S]*mark
 }
 
-// A mark is the state of an UpTrack at the start of the window.
+// A mark is the state of a source at the start of the window.
 type mark struct {
 	seen time.Time // when it was first seen sending
 	from *Tally    // nil within deliverySettle
 }
 
-// Begin starts a window at now, with the current tallies of the UpTracks.
-func (d *Delivery) Begin(now time.Time, tallies map[*UpTrack]Tally) {
+// Begin starts a window at now, with the current tallies of the sources.
+func (d *Delivery[S]) Begin(now time.Time, tallies map[S]Tally) {
 	d.began = now
 	for s, m := range d.marks {
 		if t, still := tallies[s]; still && m.from != nil {
@@ -77,11 +78,11 @@ func (d *Delivery) Begin(now time.Time, tallies map[*UpTrack]Tally) {
 	}
 }
 
-// Observe processes the current tallies of the UpTracks. It returns the share
+// Observe processes the current tallies of the sources. It returns the share
 // that arrived within the window if the window is over and has enough packets.
-func (d *Delivery) Observe(now time.Time, tallies map[*UpTrack]Tally) (share float64, ok bool) {
+func (d *Delivery[S]) Observe(now time.Time, tallies map[S]Tally) (share float64, ok bool) {
 	if d.marks == nil {
-		d.marks = map[*UpTrack]*mark{}
+		d.marks = map[S]*mark{}
 	}
 	for s := range d.marks {
 		if _, still := tallies[s]; !still {
@@ -93,7 +94,7 @@ func (d *Delivery) Observe(now time.Time, tallies map[*UpTrack]Tally) (share flo
 	for s, t := range tallies {
 		m := d.marks[s]
 		switch {
-		case m == nil && (t.came > 0 || t.report != nil):
+		case m == nil && (t.Came > 0 || t.Report != nil):
 			d.marks[s] = &mark{seen: now}
 		case m == nil:
 		case m.from != nil:
@@ -101,7 +102,7 @@ func (d *Delivery) Observe(now time.Time, tallies map[*UpTrack]Tally) (share flo
 			n, share := t.since(*m.from)
 			sent += float64(n)
 			came += share * float64(n)
-		case now.Sub(m.seen) >= deliverySettle && t.report != nil:
+		case now.Sub(m.seen) >= deliverySettle && t.Report != nil:
 			m.from = &t
 		}
 	}
