@@ -206,7 +206,7 @@ func TestSecretsAreHidden(t *testing.T) {
 // Reading any file ends, and every mistake has a place in it.
 func FuzzConfigFile(f *testing.F) {
 	for _, text := range []string{
-		"", "session-limit: 5\n", exampleConfig()[:700], "listen:\n\t- x\n", "a: &a [*a]\n", "<<: *x\n", "\ufeffhttp: x\r\n", "region: |\n  a\n b\n", "{a: [b, {c: d}]}",
+		"", "session-limit: 5\n", config.Example(nodeCommand().Flags, liveSettings)[:700], "listen:\n\t- x\n", "a: &a [*a]\n", "<<: *x\n", "\ufeffhttp: x\r\n", "region: |\n  a\n b\n", "{a: [b, {c: d}]}",
 		"? [a]\n: b\n", "!!binary x: y\n", "linger: 10\nlinger: 10s\n", "bootstrap: [a, b\n", "%YAML 1.1\n---\n...\n---\n", "name: \"\\ud800\"\n", "name: 'x", "\xff", "a\x00", "\r0",
 	} {
 		f.Add([]byte(text))

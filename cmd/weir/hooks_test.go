@@ -14,6 +14,8 @@ import (
 )
 
 // provisionInput is the input of a hook that starts a server.
+const hookedID = "12D3KooWHJBy88w5VomhCLk2J5V3Vqwx7hzhHfxfrTQTfoXa2YH9"
+
 var provisionInput = hook.Input{
 	Action: "provision", Region: "eu", Reason: "sessions", Join: "token", Request: "r1", Network: "open",
 	Need: &hook.Need{Purpose: capacity.View, Uplink: 2_500_000, Packets: 300, Stream: "demo"},
@@ -29,7 +31,7 @@ func TestExampleHooks(t *testing.T) {
 		t.Skip("the examples need jq")
 	}
 	release := hook.Input{Action: "release", Region: "eu", Reason: "idle", Request: "R2", Network: "open", PeerID: "12D3"}
-	if err := release.PeerID.UnmarshalText([]byte(someID)); err != nil {
+	if err := release.PeerID.UnmarshalText([]byte(hookedID)); err != nil {
 		t.Fatal(err)
 	}
 	evil := provisionInput
@@ -41,12 +43,12 @@ func TestExampleHooks(t *testing.T) {
 	}{
 		{"docker.sh", "docker", provisionInput, []string{"run", "--name", "weir-r1", "WEIR_JOIN=token", "WEIR_REGION=eu", "node"}},
 		{"docker.sh", "docker", evil, []string{"weir-r3", "WEIR_REGION=" + evil.Region}},
-		{"docker.sh", "docker", release, []string{"label=weir.peer=" + someID, "stop", "some-id"}},
+		{"docker.sh", "docker", release, []string{"label=weir.peer=" + hookedID, "stop", "some-id"}},
 		{"kubernetes.sh", "kubectl", provisionInput, []string{"--namespace", "weir", "apply", `"name": "weir-r1"`, `"value": "token"`, `"topology.kubernetes.io/zone": "eu"`, `"--http"`}},
-		{"kubernetes.sh", "kubectl", release, []string{"delete", "app=weir,peer=" + someID}},
+		{"kubernetes.sh", "kubectl", release, []string{"delete", "app=weir,peer=" + hookedID}},
 		{"aws.sh", "aws", provisionInput, []string{"run-instances", "LaunchTemplateName=weir", "--client-token", "r1", "--region", "eu", "WEIR_JOIN='token'", "shutdown -h now"}},
 		{"aws.sh", "aws", evil, []string{"--region", evil.Region, "WEIR_REGION='eutouchoops'"}},
-		{"aws.sh", "aws", release, []string{"Name=tag:weir-peer,Values=" + someID, "terminate-instances", "some-id"}},
+		{"aws.sh", "aws", release, []string{"Name=tag:weir-peer,Values=" + hookedID, "terminate-instances", "some-id"}},
 	} {
 		t.Run(c.script+" "+c.in.Action+" "+c.in.Request, func(t *testing.T) {
 			script, err := filepath.Abs(filepath.Join("hooks", c.script))

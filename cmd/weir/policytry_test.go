@@ -1,12 +1,7 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,7 +18,6 @@ import (
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/dht/inspect"
-	"weir/sfu/problem"
 )
 
 // The text printed for three nodes with 9, 5 and 1 of 10 sessions free, with
@@ -106,68 +100,11 @@ func TestTrialInWords(t *testing.T) {
 	}
 }
 
-// startAdmin serves the admin API of a node without a network.
-func startAdmin(t *testing.T) (*node, string) {
-	t.Helper()
-	cfg, err := parse(t, "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0", "--log-level", "error")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := newNode(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- n.run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("run = %v", err)
-		}
-	})
-	server := httptest.NewServer(n.adminHandler())
-	t.Cleanup(server.Close)
-	return n, server.URL
-}
-
-func TestPolicyTryAPI(t *testing.T) {
-	n, admin := startAdmin(t)
+// The command's output matches the API's, and that of weir policy check.
+func TestPolicyTryCommand(t *testing.T) {
+	node := startNode(t)
+	admin := strings.TrimPrefix(node.Admin, "http://")
 	bad := strings.Replace(policyV1, "r.stress", "r.stres", 1)
-	for name, c := range map[string]struct {
-		query, body string
-		status      int
-		says        string
-	}{
-		"alone":                   {"", policyV1, http.StatusOK, `"tried":{"name":"one","version":1}`},
-		"with a stream":           {"?stream=demo&uplink=5mbps&region=eu", policyV1, http.StatusOK, `"purpose":"cascade","stream":"demo","uplink":5000000,`},
-		"a mistake":               {"?file=new.yaml", bad, http.StatusBadRequest, "new.yaml:6:34: term \"headroom\": r and me have no field stres"},
-		"no policy":               {"", "", http.StatusBadRequest, "it is empty"},
-		"too long":                {"", strings.Repeat("#", policies.MaxFile+1), http.StatusRequestEntityTooLarge, "more than 65536 bytes"},
-		"longer than a policy":    {"", policyV1 + strings.Repeat("#", policies.MaxFile/2), http.StatusBadRequest, "at most"},
-		"an uplink without sense": {"?uplink=fast", policyV1, http.StatusBadRequest, "5mbps"},
-		"a stream that is none":   {"?stream=a//b", policyV1, http.StatusBadRequest, "stream"},
-	} {
-		resp, err := http.Post(admin+"/api/v1/policy/try"+c.query, "", strings.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var b strings.Builder
-		_, err = io.Copy(&b, resp.Body)
-		resp.Body.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		said := problem.Parse(resp.StatusCode, resp.Header.Get("Content-Type"), []byte(b.String())).Detail
-		if resp.StatusCode != c.status || !strings.Contains(said, c.says) {
-			t.Errorf("%s: %s: %s; want %d and %q", name, resp.Status, &b, c.status, c.says)
-		}
-	}
-	if got := n.policy.Policy().Policy().Name; got != "default" {
-		t.Errorf("policy %q is in force after trying others", got)
-	}
-
-	// The command's output matches the API's, and that of weir policy check.
 	dir := t.TempDir()
 	file := filepath.Join(dir, "bad.yaml")
 	if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
@@ -187,7 +124,7 @@ func TestPolicyTryAPI(t *testing.T) {
 	}
 	out, _, err = runWeir(t.Context(), "policy", "try", "--admin", admin, "--json", file)
 	var got api.PolicyTrial
-	if err != nil || json.Unmarshal([]byte(out), &got) != nil || len(got.Needs) != 2 || got.Node != n.dht.ID() {
+	if err != nil || json.Unmarshal([]byte(out), &got) != nil || len(got.Needs) != 2 || got.Node.String() != node.PeerID {
 		t.Errorf("--json: %v: %s", err, out)
 	}
 	for _, args := range [][]string{{"policy", "try"}, {"policy", "try", "--admin", admin, filepath.Join(dir, "absent")}} {

@@ -50,8 +50,8 @@ func runWeir(ctx context.Context, args ...string) (stdout string, code int, err 
 	return out.String(), code, err
 }
 
-// startNode runs a node of its own network and returns its URL.
-func startNode(t *testing.T, flags ...string) string {
+// startNode runs a node of its own network and returns its addresses.
+func startNode(t *testing.T, flags ...string) api.Ready {
 	t.Helper()
 	dir := t.TempDir()
 	ready := filepath.Join(dir, "ready.json")
@@ -77,7 +77,7 @@ func startNode(t *testing.T, flags ...string) string {
 			if err := json.Unmarshal(b, &info); err != nil {
 				t.Fatal(err)
 			}
-			return info.HTTP
+			return info
 		}
 		select {
 		case <-poll.C:
@@ -94,7 +94,7 @@ func TestPublishAndView(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs a node")
 	}
-	node := startNode(t)
+	node := startNode(t).HTTP
 	published := make(chan string, 1)
 	publishing, stop := context.WithCancel(t.Context())
 	defer stop()
