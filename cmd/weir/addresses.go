@@ -8,6 +8,8 @@ import (
 	"weir/cmd/weir/bind"
 	"weir/cmd/weir/cmdline"
 	"weir/sfu/udp"
+
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // given says which addresses were set explicitly. An address that was not may
@@ -38,4 +40,37 @@ func (c nodeConfig) clientHost(public net.Listener, media *udp.Socket) (netip.Ad
 		host = addrs[0]
 	}
 	return host, nil
+}
+
+// guarded refuses addresses that other machines can reach and that would admit
+// all of them: until networks have members, other nodes can publish records,
+// reserve and pull; and without rights clients can publish and view.
+func (c nodeConfig) guarded() error {
+	const (
+		nodes = "%s %s can be reached from other machines, and this network is open to whoever does. " +
+			"Use a loopback address, or give --insecure-open if the network around it is closed by other means"
+		clients = "%s %s can be reached from other machines, and whoever does may publish and view. Say who may by --auth-keys (weir token key makes a key), " +
+			"--auth-jwks or --auth-hook, use a loopback address, or give --insecure-open if the network around it is closed by other means"
+	)
+	for _, a := range c.listen {
+		if ip, err := manet.ToIP(a); err != nil || !ip.IsLoopback() {
+			return fmt.Errorf(nodes, "--listen", a)
+		}
+	}
+	for _, f := range []struct {
+		flag, addr, why string
+		open            bool
+	}{{"--http", c.http, clients, c.rights != nil}, {"--media-port", c.media, clients, c.rights != nil}, {"--http-redirect", c.redirect, clients, c.rights != nil}, {"--admin", c.admin, nodes, false}} {
+		if f.addr == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(f.addr)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w; want HOST:PORT", f.flag, f.addr, err)
+		}
+		if ip, err := netip.ParseAddr(host); !f.open && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			return fmt.Errorf(f.why, f.flag, f.addr)
+		}
+	}
+	return nil
 }

@@ -3,18 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"time"
 
-	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/urfave/cli/v2"
 
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/doctor"
 	"weir/cmd/weir/term"
 	"weir/dht/inspect"
-	"weir/sfu"
 	"weir/sfu/rights"
 )
 
@@ -67,58 +63,6 @@ func rightsOf(c *cli.Context, network string) (*rights.Config, error) {
 		}
 	}
 	return cfg, nil
-}
-
-// guarded refuses addresses that other machines can reach and that would admit
-// all of them: until networks have members, other nodes can publish records,
-// reserve and pull; and without rights clients can publish and view.
-func (c nodeConfig) guarded() error {
-	const (
-		nodes = "%s %s can be reached from other machines, and this network is open to whoever does. " +
-			"Use a loopback address, or give --insecure-open if the network around it is closed by other means"
-		clients = "%s %s can be reached from other machines, and whoever does may publish and view. Say who may by --auth-keys (weir token key makes a key), " +
-			"--auth-jwks or --auth-hook, use a loopback address, or give --insecure-open if the network around it is closed by other means"
-	)
-	for _, a := range c.listen {
-		if ip, err := manet.ToIP(a); err != nil || !ip.IsLoopback() {
-			return fmt.Errorf(nodes, "--listen", a)
-		}
-	}
-	for _, f := range []struct {
-		flag, addr, why string
-		open            bool
-	}{{"--http", c.http, clients, c.rights != nil}, {"--media-port", c.media, clients, c.rights != nil}, {"--http-redirect", c.redirect, clients, c.rights != nil}, {"--admin", c.admin, nodes, false}} {
-		if f.addr == "" {
-			continue
-		}
-		host, _, err := net.SplitHostPort(f.addr)
-		if err != nil {
-			return fmt.Errorf("%s %s: %w; want HOST:PORT", f.flag, f.addr, err)
-		}
-		if ip, err := netip.ParseAddr(host); !f.open && host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			return fmt.Errorf(f.why, f.flag, f.addr)
-		}
-	}
-	return nil
-}
-
-// askForRights creates the check of rights to publish and view, if it is
-// configured.
-func (n *node) askForRights() error {
-	if n.cfg.rights == nil {
-		return nil
-	}
-	cfg := *n.cfg.rights
-	cfg.Event, cfg.Log = n.event, n.log
-	r, err := rights.New(cfg)
-	if err != nil {
-		return err
-	}
-	n.rights = r
-	if !r.HandsOn() && n.tuned.Load().overflow != sfu.Refuse {
-		n.log.Warn("clients are not sent to other nodes when this one is full, since these would not know their right: give all nodes the same --ticket-secret")
-	}
-	return nil
 }
 
 // checkRights checks that clients with a right are admitted. handsOn is whether
