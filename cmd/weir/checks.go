@@ -13,6 +13,7 @@ import (
 	"weir/capacity"
 	"weir/capacity/ledger"
 	"weir/capacity/scope"
+	"weir/cmd/weir/auth"
 	"weir/cmd/weir/certs"
 	"weir/cmd/weir/doctor"
 	"weir/dht/inspect"
@@ -30,7 +31,7 @@ func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 		d.Checks = append(d.Checks, n.policies.Check())
 	}
 	if n.rights != nil {
-		d.Checks = append(d.Checks, checkRights(n.rights.Status(), n.rights.HandsOn() || n.tuned.Load().overflow == sfu.Refuse, time.Now()))
+		d.Checks = append(d.Checks, auth.Check(n.rights.Status(), n.rights.HandsOn() || n.tuned.Load().overflow == sfu.Refuse, time.Now()))
 	}
 	if n.cfg.tls != nil {
 		d.Checks = append(d.Checks, n.cfg.tls.Check(n.publicURL(), time.Now()))

@@ -2,17 +2,18 @@ package main
 
 import (
 	"github.com/libp2p/go-libp2p/core/peer"
+	"weir/cmd/weir/invite"
 )
 
 // invite makes a token for joining this node's network.
 func (n *node) invite() (string, error) {
-	i := invitation{Version: inviteVersion, Network: n.cfg.network, Operator: n.cfg.operator.String()}
+	i := invite.Invitation{Version: invite.Version, Network: n.cfg.network, Operator: n.cfg.operator.String()}
 	if n.cfg.operator == "" {
 		i.Operator = ""
 	}
 	add := func(list []string, more ...string) []string {
 		for _, a := range more {
-			if len(list) < maxInviteList {
+			if len(list) < invite.MaxAddrs {
 				list = append(list, a)
 			}
 		}
@@ -34,5 +35,5 @@ func (n *node) invite() (string, error) {
 			}
 		}
 	}
-	return i.token()
+	return i.Token()
 }

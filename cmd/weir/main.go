@@ -5,6 +5,7 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/auth"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/logs"
 	"weir/cmd/weir/media"
@@ -73,7 +74,7 @@ func commands() []*cli.Command {
 		drainCommand(),
 		undrainCommand(),
 		networkCommand(),
-		tokenCommand(),
+		auth.TokenCommand(),
 	)
 	add(mediaCategory,
 		media.PublishCommand(),

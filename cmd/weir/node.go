@@ -22,6 +22,7 @@ import (
 	"weir/capacity/ledger"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/ask"
+	"weir/cmd/weir/auth"
 	"weir/cmd/weir/bind"
 	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
@@ -29,6 +30,7 @@ import (
 	"weir/cmd/weir/console"
 	"weir/cmd/weir/drain"
 	"weir/cmd/weir/hook"
+	"weir/cmd/weir/invite"
 	"weir/cmd/weir/logs"
 	"weir/cmd/weir/policies"
 	"weir/cmd/weir/spans"
@@ -107,7 +109,7 @@ func nodeCommand() *cli.Command {
 			&cli.BoolFlag{Name: "insecure-open", Usage: "allow addresses that others than this machine can reach, though whoever reaches them is let in", EnvVars: cmdline.Env("INSECURE_OPEN")},
 			&cli.StringFlag{Name: "log-level", Usage: "debug, info, warn or error", Value: "info", EnvVars: cmdline.Env("LOG_LEVEL")},
 			&cli.StringFlag{Name: "log-format", Usage: "text or json", Value: "text", EnvVars: cmdline.Env("LOG_FORMAT")},
-		}, slices.Concat(certs.Flags(), rightsFlags(), ask.DiscoveryFlags(), spans.Flags())...),
+		}, slices.Concat(certs.Flags(), auth.Flags(), ask.DiscoveryFlags(), spans.Flags())...),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return cmdline.BadInput(fmt.Errorf("weir node takes no arguments, but got %q", c.Args().First()))
@@ -196,7 +198,7 @@ type tunable struct {
 }
 
 func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
-	if err := applyJoin(c); err != nil {
+	if err := invite.Apply(c); err != nil {
 		return nodeConfig{}, err
 	}
 	cfg := nodeConfig{
@@ -353,7 +355,7 @@ func nodeConfigOf(c *cli.Context) (nodeConfig, error) {
 		}
 		cfg.publicIP = cfg.publicIP.Unmap()
 	}
-	if cfg.rights, err = rightsOf(c, cfg.network); err != nil {
+	if cfg.rights, err = auth.ConfigOf(c, cfg.network); err != nil {
 		return cfg, err
 	}
 	if !cfg.open {

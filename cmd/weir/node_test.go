@@ -4,11 +4,13 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
 
+	"weir/cmd/weir/invite"
 	"weir/dht/directory"
 )
 
@@ -105,5 +107,31 @@ func TestNodeFlagsThatAreWrong(t *testing.T) {
 	}
 	if cfg, err := parse(t, "--discovery", "broker", "--server", server); err != nil || cfg.discovery != directory.Broker || len(cfg.servers.Servers()) != 1 {
 		t.Errorf("a broker given: %+v, %v", cfg, err)
+	}
+}
+
+// A token stands for flags; a flag beside it must agree, and addresses add up.
+func TestJoinFlags(t *testing.T) {
+	const (
+		id   = "12D3KooWHJBy88w5VomhCLk2J5V3Vqwx7hzhHfxfrTQTfoXa2YH9"
+		addr = "/ip4/127.0.0.1/tcp/4001/p2p/" + id
+	)
+	token, err := invite.Invitation{Version: invite.Version, Network: "film night", Bootstrap: []string{addr}, Operator: id}.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := parse(t, "--join", token, "--bootstrap", "/ip4/127.0.0.1/tcp/4002/p2p/"+id)
+	if err != nil || cfg.network != "film night" || cfg.operator.String() != id || len(cfg.bootstrap) != 2 || !slices.Contains(cfg.bootstrap, addr) {
+		t.Errorf("joins %q of %s by %q: %v", cfg.network, cfg.operator, cfg.bootstrap, err)
+	}
+	if _, err := parse(t, "--join", token, "--network", "other"); err == nil || !strings.Contains(err.Error(), `"film night"`) {
+		t.Errorf("another network as well: %v", err)
+	}
+	listed := invite.Invitation{Version: invite.Version, Network: "open", Discovery: "broker", Servers: []string{addr}}
+	if token, err = listed.Token(); err != nil {
+		t.Fatal(err)
+	}
+	if cfg, err = parse(t, "--join", token); err != nil || cfg.discovery != "broker" || len(cfg.servers.Servers()) != 1 {
+		t.Errorf("a network with brokers: %v", err)
 	}
 }

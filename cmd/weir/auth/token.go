@@ -1,4 +1,4 @@
-package main
+package auth
 
 import (
 	"bytes"
@@ -21,7 +21,8 @@ import (
 	"weir/sfu/rights"
 )
 
-func tokenCommand() *cli.Command {
+// TokenCommand is weir token.
+func TokenCommand() *cli.Command {
 	return &cli.Command{
 		Name: "token", Usage: "what lets clients publish and view: key, new, show, secret",
 		Subcommands: []*cli.Command{

@@ -1,9 +1,8 @@
-package main
+package invite
 
 import (
 	"encoding/base64"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -14,8 +13,8 @@ const (
 )
 
 func TestJoinToken(t *testing.T) {
-	want := invitation{Version: inviteVersion, Network: "film night", Bootstrap: []string{someAddr}, Operator: someID}
-	token, err := want.token()
+	want := Invitation{Version: Version, Network: "film night", Bootstrap: []string{someAddr}, Operator: someID}
+	token, err := want.Token()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,25 +22,11 @@ func TestJoinToken(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("read %+v, %v", got, err)
 	}
-	cfg, err := parse(t, "--join", token, "--bootstrap", "/ip4/127.0.0.1/tcp/4002/p2p/"+someID)
-	if err != nil || cfg.network != "film night" || cfg.operator.String() != someID || len(cfg.bootstrap) != 2 || !slices.Contains(cfg.bootstrap, someAddr) {
-		t.Errorf("joins %q of %s by %q: %v", cfg.network, cfg.operator, cfg.bootstrap, err)
-	}
-	if _, err := parse(t, "--join", token, "--network", "other"); err == nil || !strings.Contains(err.Error(), `"film night"`) {
-		t.Errorf("another network as well: %v", err)
-	}
-	listed := invitation{Version: inviteVersion, Network: "open", Discovery: "broker", Servers: []string{someAddr}}
-	if token, err = listed.token(); err != nil {
-		t.Fatal(err)
-	}
-	if cfg, err = parse(t, "--join", token); err != nil || cfg.discovery != "broker" || len(cfg.servers.Servers()) != 1 {
-		t.Errorf("a network with brokers: %v", err)
-	}
 }
 
 func TestBadJoinTokens(t *testing.T) {
 	encode := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
-	good, err := invitation{Version: inviteVersion, Network: "open", Bootstrap: []string{someAddr}}.token()
+	good, err := Invitation{Version: Version, Network: "open", Bootstrap: []string{someAddr}}.Token()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +43,7 @@ func TestBadJoinTokens(t *testing.T) {
 		"an address that is no":  {encode(`{"v":2,"network":"a","bootstrap":["/ip4/1.2.3.4/tcp/1"]}`), "/p2p/"},
 		"an operator that is no": {encode(`{"v":2,"network":"a","operator":"me","bootstrap":["` + someAddr + `"]}`), "operator me"},
 		"a mode that is none":    {encode(`{"v":2,"network":"a","discovery":"some","bootstrap":["` + someAddr + `"]}`), "some"},
-		"too long":               {strings.Repeat("a", maxInvite+1), "at most"},
+		"too long":               {strings.Repeat("a", maxToken+1), "at most"},
 		"too many addresses":     {encode(`{"v":2,"network":"a","bootstrap":["` + strings.Repeat(`x","`, 40) + `x"]}`), "at most 32"},
 	} {
 		if _, err := parseInvitation(c.token); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -69,12 +54,12 @@ func TestBadJoinTokens(t *testing.T) {
 
 // A token that parses has the same content after it is written again.
 func FuzzParseInvitation(f *testing.F) {
-	for _, i := range []invitation{
-		{Version: inviteVersion, Network: "open", Bootstrap: []string{someAddr}},
-		{Version: inviteVersion, Network: "open", Bootstrap: []string{someAddr}, Operator: someID},
-		{Version: inviteVersion, Network: "open", Discovery: "push", Servers: []string{someAddr}},
+	for _, i := range []Invitation{
+		{Version: Version, Network: "open", Bootstrap: []string{someAddr}},
+		{Version: Version, Network: "open", Bootstrap: []string{someAddr}, Operator: someID},
+		{Version: Version, Network: "open", Discovery: "push", Servers: []string{someAddr}},
 	} {
-		token, err := i.token()
+		token, err := i.Token()
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -87,11 +72,11 @@ func FuzzParseInvitation(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := i.token()
+		again, err := i.Token()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := parseInvitation(again); len(again) <= maxInvite && (err != nil || !reflect.DeepEqual(back, i)) {
+		if back, err := parseInvitation(again); len(again) <= maxToken && (err != nil || !reflect.DeepEqual(back, i)) {
 			t.Fatalf("%+v reads back as %+v, %v", i, back, err)
 		}
 	})

@@ -1,4 +1,4 @@
-package main
+package auth
 
 import (
 	"errors"
@@ -14,8 +14,8 @@ import (
 	"weir/sfu/rights"
 )
 
-// rightsFlags configure the right to publish and to view.
-func rightsFlags() []cli.Flag {
+// Flags configure the right to publish and to view.
+func Flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "auth-keys", Usage: "`FILE` of the keys whose tokens let clients in, a JWK set as weir token key prints; read again when it changes", EnvVars: cmdline.Env("AUTH_KEYS")},
 		&cli.StringFlag{Name: "auth-jwks", Usage: "`URL` of such keys, those of --auth-keys beside it", EnvVars: cmdline.Env("AUTH_JWKS")},
@@ -27,9 +27,9 @@ func rightsFlags() []cli.Flag {
 	}
 }
 
-// rightsOf reads rightsFlags; nil if no client needs a right. The files are
+// ConfigOf reads [Flags]; nil if no client needs a right. The files are
 // read, and their mistakes reported, before the node begins.
-func rightsOf(c *cli.Context, network string) (*rights.Config, error) {
+func ConfigOf(c *cli.Context, network string) (*rights.Config, error) {
 	cfg := &rights.Config{
 		Network: network, Keys: c.String("auth-keys"), JWKS: c.String("auth-jwks"), Hook: c.String("auth-hook"), Tickets: c.String("ticket-secret"),
 		Refresh: c.Duration("auth-jwks-refresh"), HookTimeout: c.Duration("auth-hook-timeout"), Sessions: c.Int("auth-sessions"),
@@ -65,9 +65,9 @@ func rightsOf(c *cli.Context, network string) (*rights.Config, error) {
 	return cfg, nil
 }
 
-// checkRights checks that clients with a right are admitted. handsOn is whether
+// Check checks that clients with a right are admitted. handsOn is whether
 // clients keep their right at other nodes, or are not sent there.
-func checkRights(s rights.Status, handsOn bool, now time.Time) doctor.Check {
+func Check(s rights.Status, handsOn bool, now time.Time) doctor.Check {
 	c := doctor.Check{Name: "rights", Outcome: inspect.Fine, Seen: "are asked for"}
 	keys := 0
 	for i, src := range s.Sources {

@@ -1,4 +1,4 @@
-package main
+package auth
 
 import (
 	"strings"
@@ -33,7 +33,7 @@ func TestCheckRights(t *testing.T) {
 		{"no key", []rights.Source{with(file, func(s *rights.Source) { s.Keys = 0 })}, true, inspect.Failure, "no token lets anybody in"},
 		{"no secret for tickets", []rights.Source{file}, false, inspect.Warning, "sends no client on"},
 	} {
-		got := checkRights(rights.Status{Sources: c.sources}, c.handsOn, now)
+		got := Check(rights.Status{Sources: c.sources}, c.handsOn, now)
 		if got.Outcome != c.outcome || !strings.Contains(got.Seen, c.says) || (got.Do == "") != (got.Outcome == inspect.Fine) {
 			t.Errorf("%s: %+v", c.name, got)
 		}

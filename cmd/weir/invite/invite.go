@@ -1,4 +1,4 @@
-package main
+package invite
 
 import (
 	"bytes"
@@ -17,14 +17,15 @@ import (
 )
 
 const (
-	inviteVersion = 2
-	maxInvite     = 8 << 10 // bytes of a token
-	maxInviteList = 32      // addresses of each kind
+	Version  = 2  // of a token
+	MaxAddrs = 32 // of each kind in a token
+
+	maxToken = 8 << 10 // bytes
 )
 
 // An invitation is the information a node needs to join a network. It is no
 // secret and proves nothing: any node that can reach the network may join it.
-type invitation struct {
+type Invitation struct {
 	Version   int      `json:"v"`
 	Network   string   `json:"network"`
 	Bootstrap []string `json:"bootstrap,omitempty"` // any one of them suffices
@@ -33,8 +34,8 @@ type invitation struct {
 	Servers   []string `json:"servers,omitempty"`   // for the other modes
 }
 
-// token encodes i as the value of weir node --join.
-func (i invitation) token() (string, error) {
+// Token encodes i as the value of weir node --join.
+func (i Invitation) Token() (string, error) {
 	b, err := json.Marshal(i)
 	if err != nil {
 		return "", err
@@ -43,10 +44,10 @@ func (i invitation) token() (string, error) {
 }
 
 // parseInvitation reads a token.
-func parseInvitation(token string) (invitation, error) {
-	var i invitation
-	if len(token) > maxInvite {
-		return i, fmt.Errorf("a token has at most %d characters, this one %d", maxInvite, len(token))
+func parseInvitation(token string) (Invitation, error) {
+	var i Invitation
+	if len(token) > maxToken {
+		return i, fmt.Errorf("a token has at most %d characters, this one %d", maxToken, len(token))
 	}
 	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(token), "="))
 	if err != nil {
@@ -58,8 +59,8 @@ func parseInvitation(token string) (invitation, error) {
 	if err := json.Unmarshal(b, &head); err != nil {
 		return i, errors.New("not a token, or not all of it: want one as weir network invite prints it")
 	}
-	if head.Version != inviteVersion {
-		return i, fmt.Errorf("the token has version %d, this weir knows %d: use the weir that made it", head.Version, inviteVersion)
+	if head.Version != Version {
+		return i, fmt.Errorf("the token has version %d, this weir knows %d: use the weir that made it", head.Version, Version)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
@@ -72,12 +73,12 @@ func parseInvitation(token string) (invitation, error) {
 	return i, i.check()
 }
 
-func (i invitation) check() error {
+func (i Invitation) check() error {
 	switch {
 	case i.Network == "":
 		return errors.New("the token names no network")
-	case len(i.Bootstrap) > maxInviteList || len(i.Servers) > maxInviteList:
-		return fmt.Errorf("the token has %d and %d addresses, at most %d of each", len(i.Bootstrap), len(i.Servers), maxInviteList)
+	case len(i.Bootstrap) > MaxAddrs || len(i.Servers) > MaxAddrs:
+		return fmt.Errorf("the token has %d and %d addresses, at most %d of each", len(i.Bootstrap), len(i.Servers), MaxAddrs)
 	case len(i.Bootstrap)+len(i.Servers) == 0:
 		return errors.New("the token has no address to join by")
 	}
@@ -102,9 +103,9 @@ func (i invitation) check() error {
 	return nil
 }
 
-// applyJoin sets the flags of weir node from --join. A flag that is given as
+// Apply sets the flags of weir node from --join. A flag that is given as
 // well must have the same value; further addresses are added.
-func applyJoin(c *cli.Context) error {
+func Apply(c *cli.Context) error {
 	token := c.String("join")
 	if token == "" {
 		return nil
