@@ -16,6 +16,7 @@ import (
 	"weir/cmd/weir/ask"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
+	"weir/cmd/weir/daemon"
 	"weir/cmd/weir/term"
 )
 
@@ -44,7 +45,7 @@ func configCommand() *cli.Command {
 					if err := cmdline.NoArguments(c); err != nil {
 						return err
 					}
-					_, err := io.WriteString(c.App.Writer, config.Example(nodeCommand().Flags, liveSettings))
+					_, err := io.WriteString(c.App.Writer, config.Example(daemon.Command().Flags, daemon.LiveSettings))
 					return err
 				},
 			},
@@ -53,20 +54,20 @@ func configCommand() *cli.Command {
 }
 
 // configArgs reads FILE [-- FLAGS].
-func configArgs(c *cli.Context) (settings, error) {
+func configArgs(c *cli.Context) (daemon.Sources, error) {
 	args := c.Args().Slice()
-	s := settings{file: args[0], args: args[1:]}
-	if len(s.args) > 0 && s.args[0] == "--" {
-		s.args = s.args[1:]
-	} else if len(s.args) > 0 {
-		return s, fmt.Errorf("want one FILE, but got %q too; flags of weir node follow --", s.args[0])
+	s := daemon.Sources{File: args[0], Args: args[1:]}
+	if len(s.Args) > 0 && s.Args[0] == "--" {
+		s.Args = s.Args[1:]
+	} else if len(s.Args) > 0 {
+		return s, fmt.Errorf("want one FILE, but got %q too; flags of weir node follow --", s.Args[0])
 	}
-	if s.file == "-" && c.App.Reader != nil {
+	if s.File == "-" && c.App.Reader != nil {
 		text, err := io.ReadAll(io.LimitReader(c.App.Reader, config.MaxFile+1))
 		if err != nil {
 			return s, err
 		}
-		s.file, s.text = "stdin", append([]byte{}, text...)
+		s.File, s.Text = "stdin", append([]byte{}, text...)
 	}
 	return s, nil
 }
@@ -87,11 +88,11 @@ func checkConfig(c *cli.Context) error {
 	if err != nil {
 		return cmdline.BadInput(err)
 	}
-	l, err := s.load()
-	v := configVerdict{File: l.file, Settings: len(l.entries), Errors: []config.Fault{}, Warnings: []config.Fault{}}
+	l, err := s.Load()
+	v := configVerdict{File: l.File, Settings: len(l.Entries), Errors: []config.Fault{}, Warnings: []config.Fault{}}
 	var faults *config.Faults
 	if err != nil {
-		faults = asFaults(l.file, err)
+		faults = daemon.FaultsOf(l.File, err)
 		v.Errors = append(v.Errors, faults.Faults...)
 	} else {
 		v.Warnings = append(v.Warnings, warnings(s, l)...)
@@ -133,23 +134,23 @@ var useless = []struct{ name, where, why string }{
 
 // warnings are entries of a valid file that have no effect, or an effect that
 // its owner would probably not want.
-func warnings(s settings, l loaded) []config.Fault {
+func warnings(s daemon.Sources, l daemon.Loaded) []config.Fault {
 	var all []config.Fault
 	warn := func(e config.Entry, format string, args ...any) {
 		all = append(all, config.Fault{Line: e.Line, Column: e.Column, Message: config.MaskSecrets(fmt.Sprintf(format, args...))})
 	}
 	of := func(name string) api.Setting {
-		i := slices.IndexFunc(l.settings, func(s api.Setting) bool { return s.Name == name })
+		i := slices.IndexFunc(l.Settings, func(s api.Setting) bool { return s.Name == name })
 		if i < 0 {
 			return api.Setting{Source: api.FromDefault}
 		}
-		return l.settings[i]
+		return l.Settings[i]
 	}
 	given := func(name string) bool { return of(name).Source != api.FromDefault }
-	if len(l.entries) == 0 {
+	if len(l.Entries) == 0 {
 		all = append(all, config.Fault{Message: "it sets nothing"})
 	}
-	for _, e := range l.entries {
+	for _, e := range l.Entries {
 		if e.Alias != "" {
 			warn(e, "%s is deprecated: its name is %s now", e.Alias, e.Name)
 		}
@@ -171,8 +172,8 @@ func warnings(s settings, l loaded) []config.Fault {
 			}
 		}
 	}
-	if info, err := os.Stat(l.file); err == nil && s.text == nil && info.Mode().Perm()&0o022 != 0 {
-		all = append(all, config.Fault{Message: fmt.Sprintf("users other than its owner may write to it (mode %v), and so run commands as the node: chmod go-w %s", info.Mode().Perm(), l.file)})
+	if info, err := os.Stat(l.File); err == nil && s.Text == nil && info.Mode().Perm()&0o022 != 0 {
+		all = append(all, config.Fault{Message: fmt.Sprintf("users other than its owner may write to it (mode %v), and so run commands as the node: chmod go-w %s", info.Mode().Perm(), l.File)})
 	}
 	return all
 }
@@ -184,11 +185,11 @@ func showConfig(c *cli.Context) error {
 		if err != nil {
 			return cmdline.BadInput(err)
 		}
-		l, err := s.load()
+		l, err := s.Load()
 		if err != nil {
-			return cmdline.BadInput(asFaults(l.file, err))
+			return cmdline.BadInput(daemon.FaultsOf(l.File, err))
 		}
-		reply.File, reply.Settings = l.file, l.settings
+		reply.File, reply.Settings = l.File, l.Settings
 		if c.Bool("json") {
 			return term.PrintJSON(c, reply)
 		}

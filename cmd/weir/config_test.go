@@ -12,6 +12,7 @@ import (
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/cmdline"
 	"weir/cmd/weir/config"
+	"weir/cmd/weir/daemon"
 )
 
 // The example has every flag, and with all of it in force a node is as without it.
@@ -21,11 +22,11 @@ func TestExampleConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(text) != config.Example(nodeCommand().Flags, liveSettings) {
+	if string(text) != config.Example(daemon.Command().Flags, daemon.LiveSettings) {
 		t.Errorf("%s is not what weir config example prints: run make docs", path)
 	}
-	if l, err := (settings{file: path}).load(); err != nil || len(l.entries) != 0 {
-		t.Errorf("as it is: %d settings, %v", len(l.entries), err)
+	if l, err := (daemon.Sources{File: path}).Load(); err != nil || len(l.Entries) != 0 {
+		t.Errorf("as it is: %d settings, %v", len(l.Entries), err)
 	}
 	var live []string
 	for line := range strings.Lines(string(text)) {
@@ -36,9 +37,9 @@ func TestExampleConfig(t *testing.T) {
 			}
 		}
 	}
-	l, err := settings{file: "example", text: []byte(strings.Join(live, "\n"))}.load()
+	l, err := daemon.Sources{File: "example", Text: []byte(strings.Join(live, "\n"))}.Load()
 	if err != nil { // some are refused without the flag they belong to
-		faults := asFaults("", err).Faults
+		faults := daemon.FaultsOf("", err).Faults
 		for _, f := range faults {
 			if !strings.Contains(f.Message, ": give ") {
 				t.Errorf("%+v", f)
@@ -48,20 +49,20 @@ func TestExampleConfig(t *testing.T) {
 		if len(live)-len(faults) < 20 {
 			t.Errorf("%d of %d refused: %v", len(faults), len(live), err)
 		}
-		if l, err = (settings{file: "example", text: []byte(strings.Join(live, "\n"))}).load(); err != nil {
+		if l, err = (daemon.Sources{File: "example", Text: []byte(strings.Join(live, "\n"))}).Load(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	plain, err := settings{}.load()
+	plain, err := daemon.Sources{}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, s := range l.settings {
-		if want := plain.settings[i]; !slices.Equal(s.Raw, want.Raw) && s.Name != config.FlagName {
+	for i, s := range l.Settings {
+		if want := plain.Settings[i]; !slices.Equal(s.Raw, want.Raw) && s.Name != config.FlagName {
 			t.Errorf("the example's %s is %q, the default %q", s.Name, s.Raw, want.Raw)
 		}
 	}
-	for _, f := range nodeCommand().Flags {
+	for _, f := range daemon.Command().Flags {
 		if name := f.Names()[0]; name != config.FlagName && !strings.Contains(string(text), "\n#"+name+":") {
 			t.Errorf("the example lacks %s", name)
 		}
@@ -165,8 +166,8 @@ func TestOldNamesAreTaken(t *testing.T) {
 	if err != nil || len(entries) != 1 || entries[0].Name != "session-limit" || entries[0].Alias != "max-sessions" {
 		t.Fatalf("%+v, %v", entries, err)
 	}
-	l := loaded{entries: entries, settings: []api.Setting{{Name: "session-limit", Source: api.FromFile}}}
-	all := warnings(settings{text: []byte{}}, l)
+	l := daemon.Loaded{Entries: entries, Settings: []api.Setting{{Name: "session-limit", Source: api.FromFile}}}
+	all := warnings(daemon.Sources{Text: []byte{}}, l)
 	if len(all) != 1 || !strings.Contains(all[0].Message, "max-sessions is deprecated: its name is session-limit now") {
 		t.Errorf("%+v", all)
 	}

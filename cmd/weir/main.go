@@ -7,6 +7,7 @@ import (
 
 	"weir/cmd/weir/auth"
 	"weir/cmd/weir/cmdline"
+	"weir/cmd/weir/daemon"
 	"weir/cmd/weir/logs"
 	"weir/cmd/weir/media"
 	"weir/cmd/weir/show"
@@ -50,7 +51,7 @@ func commands() []*cli.Command {
 		all = append(all, list...)
 	}
 	add(runCategory,
-		nodeCommand(),
+		daemon.Command(),
 		healthcheckCommand(),
 		configCommand(),
 		testnets.Command(),

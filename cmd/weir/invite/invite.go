@@ -23,7 +23,7 @@ const (
 	maxToken = 8 << 10 // bytes
 )
 
-// An invitation is the information a node needs to join a network. It is no
+// An Invitation is the information a node needs to join a network. It is no
 // secret and proves nothing: any node that can reach the network may join it.
 type Invitation struct {
 	Version   int      `json:"v"`

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func startWithConfig(t *testing.T, text string) (n *node, admin string, write fu
 		}
 	}
 	write(text)
-	l, err := settings{args: []string{"--config", path, "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0", "--listen", "/ip4/127.0.0.1/tcp/0"}}.load()
+	l, err := Sources{Args: []string{"--config", path, "--data-dir", t.TempDir(), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--media-port", "0", "--listen", "/ip4/127.0.0.1/tcp/0"}}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func lastEvent(n *node, kinds ...event.Kind) (e event.Event) {
 
 // Every live setting changes without a restart, and takes effect.
 func TestReloadAppliesWhatIsLive(t *testing.T) {
-	policy := writeFile(t, "policy.yaml", policyV1)
+	policy := writeFile(t, "policy.yaml", trialPolicy)
 	n, _, write := startWithConfig(t, "log-level: error\n")
 	if n.cfg.log.Enabled(t.Context(), slog.LevelDebug) {
 		t.Error("it begins with debug")
@@ -94,7 +94,7 @@ policy: ` + policy + "\n")
 	if err != nil || report.Outcome != api.ReloadApplied || len(report.Restart) > 0 {
 		t.Fatalf("%+v, %v", report, err)
 	}
-	want := slices.Sorted(slices.Values(liveSettings))
+	want := slices.Sorted(slices.Values(LiveSettings))
 	if got := slices.Sorted(slices.Values(report.Changed)); !slices.Equal(got, want) {
 		t.Errorf("changed %q, want %q", got, want)
 	}
@@ -296,10 +296,10 @@ func TestReloadThroughLinks(t *testing.T) {
 	if err := os.Symlink("..data/weir.yaml", path); err != nil {
 		t.Fatal(err)
 	}
-	s := settings{args: []string{"--config", path}}
+	s := Sources{Args: []string{"--config", path}}
 	limit := func() int {
 		t.Helper()
-		l, err := s.load()
+		l, err := s.Load()
 		if err != nil {
 			t.Fatal(err)
 		}

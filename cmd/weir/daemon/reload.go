@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -19,9 +19,9 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// liveSettings are the settings that take effect while the node runs. Every
+// LiveSettings are the settings that take effect while the node runs. Every
 // other one needs a restart.
-var liveSettings = []string{
+var LiveSettings = []string{
 	"session-limit", "address-sessions", "stream-limit", "uplink-limit", "packet-limit", "cpu-limit",
 	"delay-limit", "fanout", "overflow", "linger", "policy", "stop-timeout", "log-level",
 }
@@ -117,7 +117,7 @@ func merged(before, next []api.Setting) (in []api.Setting, changed, restart []st
 		i := slices.IndexFunc(before, func(b api.Setting) bool { return b.Name == s.Name })
 		switch {
 		case i < 0 || slices.Equal(before[i].Raw, s.Raw):
-		case slices.Contains(liveSettings, s.Name):
+		case slices.Contains(LiveSettings, s.Name):
 			changed = append(changed, s.Name)
 		default:
 			restart = append(restart, s.Name)
@@ -148,14 +148,14 @@ func (n *node) reload() (api.Reload, error) {
 
 func (n *node) readAgain() (api.Reload, error) {
 	report := api.Reload{At: time.Now(), Outcome: api.ReloadApplied, Changed: []string{}, Restart: []string{}, Errors: []string{}}
-	next, err := n.cfg.settings.load()
+	next, err := n.cfg.settings.Load()
 	if err != nil {
-		faults := asFaults(next.file, err)
+		faults := FaultsOf(next.File, err)
 		report.Outcome, report.Errors = api.ReloadRefused, append(report.Errors, faults.Line())
 		n.reloading.done(report, nil)
 		return report, faults
 	}
-	in, changed, restart := merged(n.reloading.settings, next.settings)
+	in, changed, restart := merged(n.reloading.settings, next.Settings)
 	report.Changed, report.Restart = append(report.Changed, changed...), append(report.Restart, restart...)
 
 	n.tuned.Store(&next.cfg.live)

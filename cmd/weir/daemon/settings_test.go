@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"slices"
@@ -28,7 +28,7 @@ http: 127.0.0.1:0
 	t.Setenv("WEIR_FANOUT", "20")
 	t.Setenv("WEIR_LISTEN", "/ip4/127.0.0.1/tcp/3")
 	t.Setenv("WEIR_CONFIG", path)
-	l, err := settings{args: []string{"--fanout", "30", "--insecure-open=false"}}.load()
+	l, err := Sources{Args: []string{"--fanout", "30", "--insecure-open=false"}}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,14 +43,14 @@ http: 127.0.0.1:0
 		"session-limit": path + ":1", "stream-limit": "WEIR_STREAM_LIMIT", "fanout": "--fanout", "insecure-open": "--insecure-open",
 		"listen": "WEIR_LISTEN", "linger": "", "config": "WEIR_CONFIG",
 	} {
-		i := slices.IndexFunc(l.settings, func(s api.Setting) bool { return s.Name == name })
-		if got := l.settings[i].Where; got != where {
+		i := slices.IndexFunc(l.Settings, func(s api.Setting) bool { return s.Name == name })
+		if got := l.Settings[i].Where; got != where {
 			t.Errorf("%s comes from %q, want %q", name, got, where)
 		}
 	}
 	t.Setenv("WEIR_LISTEN", "")
 	cmdline.UnsetEmpty()
-	if l, err = (settings{}).load(); err != nil || len(l.cfg.listen) != 2 {
+	if l, err = (Sources{}).Load(); err != nil || len(l.cfg.listen) != 2 {
 		t.Errorf("a list in the file: %v, %v", l.cfg.listen, err)
 	}
 }
@@ -58,7 +58,7 @@ http: 127.0.0.1:0
 // Every flag can be set in a file, has a variable, and is refused by its place
 // in the file if it has the wrong type.
 func TestEveryFlagInAFile(t *testing.T) {
-	for _, f := range nodeCommand().Flags {
+	for _, f := range Command().Flags {
 		name := f.Names()[0]
 		if len(f.(cli.DocGenerationFlag).GetEnvVars()) != 1 {
 			t.Errorf("--%s has no variable", name)
@@ -66,13 +66,13 @@ func TestEveryFlagInAFile(t *testing.T) {
 		if name == config.FlagName {
 			continue
 		}
-		_, err := settings{file: "weir.yaml", text: []byte("\n" + name + ": {a: b}\n")}.load()
+		_, err := Sources{File: "weir.yaml", Text: []byte("\n" + name + ": {a: b}\n")}.Load()
 		if err == nil || !strings.Contains(err.Error(), "weir.yaml:2:") || !strings.Contains(err.Error(), name+" wants ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, name := range liveSettings {
-		if cmdline.FlagNamed(nodeCommand().Flags, name) == nil {
+	for _, name := range LiveSettings {
+		if cmdline.FlagNamed(Command().Flags, name) == nil {
 			t.Errorf("%s is no flag", name)
 		}
 	}

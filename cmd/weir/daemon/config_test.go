@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"flag"
@@ -18,7 +18,7 @@ import (
 func parse(t *testing.T, args ...string) (nodeConfig, error) {
 	t.Helper()
 	set := flag.NewFlagSet("node", flag.ContinueOnError)
-	for _, f := range nodeCommand().Flags {
+	for _, f := range Command().Flags {
 		if err := f.Apply(set); err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"cmp"
@@ -20,69 +20,69 @@ import (
 	"weir/cmd/weir/term"
 )
 
-// settings are the sources of a node's configuration. The command line and the
+// Sources are what makes up a node's configuration. The command line and the
 // environment stay as they are; the file is read anew each time.
-type settings struct {
-	args []string // of weir node
-	file string   // replaces --config, if not ""
-	text []byte   // the content of file, if not nil
+type Sources struct {
+	Args []string // of weir node
+	File string   // replaces --config, if not ""
+	Text []byte   // the content of file, if not nil
 }
 
 // settingsOf are the sources for the weir node command that c runs.
-func settingsOf(c *cli.Context) settings {
+func settingsOf(c *cli.Context) Sources {
 	args := cmdline.Arguments(c)
 	if i := slices.Index(args, "node"); i >= 0 {
-		return settings{args: args[i+1:]}
+		return Sources{Args: args[i+1:]}
 	}
-	return settings{}
+	return Sources{}
 }
 
-// A loaded is the result of one reading of all sources.
-type loaded struct {
+// A Loaded is the result of one reading of all sources.
+type Loaded struct {
 	cfg      nodeConfig
-	file     string // "": there is none
-	entries  []config.Entry
-	settings []api.Setting // in the order of the flags
+	File     string // "": there is none
+	Entries  []config.Entry
+	Settings []api.Setting // in the order of the flags
 }
 
-// load reads all sources. Its error is a [*config.Faults] with every mistake in
+// Load reads all sources. Its error is a [*config.Faults] with every mistake in
 // the file, or one of the command line or the environment.
-func (s settings) load() (loaded, error) {
-	l := loaded{file: s.file}
+func (s Sources) Load() (Loaded, error) {
+	l := Loaded{File: s.File}
 	probe, err := s.flags(nil)
 	if err != nil {
 		return l, err
 	}
-	if l.file == "" {
-		l.file = probe.ctx.String(config.FlagName)
+	if l.File == "" {
+		l.File = probe.ctx.String(config.FlagName)
 	}
-	if l.file == "" {
+	if l.File == "" {
 		l.cfg, err = nodeConfigOf(probe.ctx)
-		l.settings = probe.settings(l)
-		l.cfg.loaded, l.cfg.settings = l.settings, s
+		l.Settings = probe.settings(l)
+		l.cfg.loaded, l.cfg.settings = l.Settings, s
 		return l, err
 	}
-	text := s.text
+	text := s.Text
 	if text == nil {
-		if text, err = config.ReadFile(l.file); err != nil {
+		if text, err = config.ReadFile(l.File); err != nil {
 			return l, err
 		}
 	}
-	r := config.NewReader(l.file, text, nodeCommand().Flags)
-	l.entries = r.Read(text)
-	l.cfg, err = s.judge(r, l.entries)
+	r := config.NewReader(l.File, text, Command().Flags)
+	l.Entries = r.Read(text)
+	l.cfg, err = s.judge(r, l.Entries)
 	if len(r.Faults) > 0 {
 		return l, r.Err()
 	}
 	if err != nil {
 		return l, err
 	}
-	set, err := s.flags(l.entries)
+	set, err := s.flags(l.Entries)
 	if err != nil {
 		return l, err
 	}
-	l.settings = set.settings(l)
-	l.cfg.loaded, l.cfg.settings = l.settings, s
+	l.Settings = set.settings(l)
+	l.cfg.loaded, l.cfg.settings = l.Settings, s
 	return l, nil
 }
 
@@ -92,7 +92,7 @@ var flagName = regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
 // of flags stop at the first mistake and name the flags: so the named entries
 // are left out, and the rest is checked again. The error is one that no entry
 // causes.
-func (s settings) judge(r *config.Reader, entries []config.Entry) (nodeConfig, error) {
+func (s Sources) judge(r *config.Reader, entries []config.Entry) (nodeConfig, error) {
 	left := slices.Clone(entries)
 	var dropped []string
 	for {
@@ -142,15 +142,15 @@ type flagSet struct {
 
 // flags sets the flags of weir node from the environment, entries and the
 // command line.
-func (s settings) flags(entries []config.Entry) (flagSet, error) {
-	f := flagSet{flags: nodeCommand().Flags, set: flag.NewFlagSet("node", flag.ContinueOnError), given: map[string]bool{}}
+func (s Sources) flags(entries []config.Entry) (flagSet, error) {
+	f := flagSet{flags: Command().Flags, set: flag.NewFlagSet("node", flag.ContinueOnError), given: map[string]bool{}}
 	f.set.SetOutput(io.Discard)
 	for _, one := range f.flags {
 		if err := one.Apply(f.set); err != nil {
 			return f, err
 		}
 	}
-	if err := f.set.Parse(s.args); err != nil {
+	if err := f.set.Parse(s.Args); err != nil {
 		return f, cmdline.UnknownFlag(err, f.flags)
 	}
 	f.set.Visit(func(one *flag.Flag) { f.given[one.Name] = true })
@@ -191,23 +191,23 @@ func (f flagSet) environment(name string) string {
 }
 
 // settings are all flags with their values and sources.
-func (f flagSet) settings(l loaded) []api.Setting {
+func (f flagSet) settings(l Loaded) []api.Setting {
 	var all []api.Setting
 	for _, one := range f.flags {
 		name := one.Names()[0]
 		s := api.Setting{Name: name, Source: api.FromDefault}
-		entry := slices.IndexFunc(l.entries, func(e config.Entry) bool { return e.Name == name })
+		entry := slices.IndexFunc(l.Entries, func(e config.Entry) bool { return e.Name == name })
 		switch {
 		case f.given[name]:
 			s.Source, s.Where = api.FromFlag, "--"+name
 		case f.environment(name) != "":
 			s.Source, s.Where = api.FromEnvironment, f.environment(name)
 		case entry >= 0:
-			s.Source, s.Where = api.FromFile, fmt.Sprintf("%s:%d", l.file, l.entries[entry].Line)
+			s.Source, s.Where = api.FromFile, fmt.Sprintf("%s:%d", l.File, l.Entries[entry].Line)
 		}
 		s.Raw = f.values(one)
-		if name == config.FlagName && len(s.Raw) == 0 && l.file != "" {
-			s.Raw = []string{l.file}
+		if name == config.FlagName && len(s.Raw) == 0 && l.File != "" {
+			s.Raw = []string{l.File}
 		}
 		if s.Source == api.FromDefault {
 			if v, ok := l.cfg.resolved(name); ok {
@@ -264,8 +264,8 @@ func (c nodeConfig) resolved(name string) (string, bool) {
 	return "", false
 }
 
-// asFaults converts err to faults of file.
-func asFaults(file string, err error) *config.Faults {
+// FaultsOf converts err to faults of file.
+func FaultsOf(file string, err error) *config.Faults {
 	var f *config.Faults
 	if errors.As(err, &f) {
 		return f

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"os"
@@ -86,8 +86,8 @@ func TestConfigFileThatIsWrong(t *testing.T) {
 		"no port":                    {"metrics: localhost\n", `:1:10: metrics: localhost: want HOST:PORT`},
 		"a peer that has no ID":      {"bootstrap:\n  - /ip4/127.0.0.1/tcp/4001\n", `:2:5: bootstrap: `},
 	} {
-		s := settings{file: "weir.yaml", text: []byte(c.text), args: []string{"--data-dir", t.TempDir()}}
-		_, err := s.load()
+		s := Sources{File: "weir.yaml", Text: []byte(c.text), Args: []string{"--data-dir", t.TempDir()}}
+		_, err := s.Load()
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v\nwant a word of %q", name, err, c.says)
 		}
@@ -106,9 +106,9 @@ overflow: spill
 linger: 3
 region: eu
 `
-	_, err := settings{file: "weir.yaml", text: []byte(text)}.load()
+	_, err := Sources{File: "weir.yaml", Text: []byte(text)}.Load()
 	var places []string
-	for _, f := range asFaults("", err).Faults {
+	for _, f := range FaultsOf("", err).Faults {
 		places = append(places, strings.SplitN(f.Message, ":", 2)[0])
 		if f.Line == 0 || f.Column == 0 {
 			t.Errorf("%+v has no place", f)
@@ -136,13 +136,13 @@ func TestConfigFileAsEditorsWriteIt(t *testing.T) {
 		"quotes":            "'region': \"eu\"\nsession-limit: '7'\n",
 		"one document":      "---\nregion: eu\nsession-limit: 7\n...\n",
 	} {
-		l, err := settings{file: "weir.yaml", text: []byte(text)}.load()
+		l, err := Sources{File: "weir.yaml", Text: []byte(text)}.Load()
 		if err != nil || l.cfg.region != "eu" || l.cfg.live.limits.Sessions != 7 {
 			t.Errorf("%s: %v, %q, %d", name, err, l.cfg.region, l.cfg.live.limits.Sessions)
 		}
 	}
 	for name, text := range map[string]string{"nothing": "", "a comment": "# later\n", "a bare document": "---\n", "a tilde": "~\n"} {
-		if l, err := (settings{file: "weir.yaml", text: []byte(text)}).load(); err != nil || l.cfg.live.limits.Sessions != 500 {
+		if l, err := (Sources{File: "weir.yaml", Text: []byte(text)}).Load(); err != nil || l.cfg.live.limits.Sessions != 500 {
 			t.Errorf("%s: %v, %d", name, err, l.cfg.live.limits.Sessions)
 		}
 	}
@@ -150,7 +150,7 @@ func TestConfigFileAsEditorsWriteIt(t *testing.T) {
 
 // A value stays text: YAML's types of no, off and 8080 do not apply.
 func TestConfigValuesAreTexts(t *testing.T) {
-	l, err := settings{file: "weir.yaml", text: []byte("region: no\nconsole: off\nmedia-port: 8082\nzone: 010\nname: 2026-01-02\npacket-limit: 1_000\nlisten: /ip4/127.0.0.1/tcp/0\n")}.load()
+	l, err := Sources{File: "weir.yaml", Text: []byte("region: no\nconsole: off\nmedia-port: 8082\nzone: 010\nname: 2026-01-02\npacket-limit: 1_000\nlisten: /ip4/127.0.0.1/tcp/0\n")}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestConfigFileThatIsNoFile(t *testing.T) {
 		filepath.Join(dir, "absent"): "there is no such file; weir config example prints one",
 		"/dev/zero":                  "it is no regular file",
 	} {
-		_, err := settings{args: []string{"--config", path}}.load()
+		_, err := Sources{Args: []string{"--config", path}}.Load()
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v; want %q", path, err, says)
 		}
@@ -196,8 +196,8 @@ func TestSecretsAreHidden(t *testing.T) {
 		"provision-url: [http://me:s3cret@example.org]\n",
 		"provision-url: http://example.org/?token=s3cret\nregion: [\n",
 	} {
-		_, err := settings{file: "weir.yaml", text: []byte(text)}.load()
-		if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(asFaults("", err).Line(), "s3cret") {
+		_, err := Sources{File: "weir.yaml", Text: []byte(text)}.Load()
+		if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(FaultsOf("", err).Line(), "s3cret") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -206,12 +206,12 @@ func TestSecretsAreHidden(t *testing.T) {
 // Reading any file ends, and every mistake has a place in it.
 func FuzzConfigFile(f *testing.F) {
 	for _, text := range []string{
-		"", "session-limit: 5\n", config.Example(nodeCommand().Flags, liveSettings)[:700], "listen:\n\t- x\n", "a: &a [*a]\n", "<<: *x\n", "\ufeffhttp: x\r\n", "region: |\n  a\n b\n", "{a: [b, {c: d}]}",
+		"", "session-limit: 5\n", config.Example(Command().Flags, LiveSettings)[:700], "listen:\n\t- x\n", "a: &a [*a]\n", "<<: *x\n", "\ufeffhttp: x\r\n", "region: |\n  a\n b\n", "{a: [b, {c: d}]}",
 		"? [a]\n: b\n", "!!binary x: y\n", "linger: 10\nlinger: 10s\n", "bootstrap: [a, b\n", "%YAML 1.1\n---\n...\n---\n", "name: \"\\ud800\"\n", "name: 'x", "\xff", "a\x00", "\r0",
 	} {
 		f.Add([]byte(text))
 	}
-	known := nodeCommand().Flags
+	known := Command().Flags
 	f.Fuzz(func(t *testing.T, text []byte) {
 		entries, err := config.Parse("fuzz.yaml", text, known)
 		if err == nil {
@@ -223,7 +223,7 @@ func FuzzConfigFile(f *testing.F) {
 			return
 		}
 		lines := strings.Count(config.LineBreaks.Replace(string(text)), "\n") + 1
-		for _, fault := range asFaults("", err).Faults {
+		for _, fault := range FaultsOf("", err).Faults {
 			if fault.Line > lines || fault.Line > 0 && fault.Column < 1 || fault.Message == "" {
 				t.Errorf("%+v in %d lines", fault, lines)
 			}

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"encoding/json"
@@ -49,7 +49,8 @@ const (
 	defaultMedia = "8082"
 )
 
-func nodeCommand() *cli.Command {
+// Command is weir node.
+func Command() *cli.Command {
 	return &cli.Command{
 		Name:  "node",
 		Usage: "run a node",
@@ -116,7 +117,7 @@ func nodeCommand() *cli.Command {
 			}
 			hangups := listenForHangup()
 			defer hangups.stop()
-			l, err := settingsOf(c).load()
+			l, err := settingsOf(c).Load()
 			if err != nil {
 				return cmdline.BadInput(err)
 			}
@@ -179,7 +180,7 @@ type nodeConfig struct {
 
 	// The sources of this configuration, for a reload. Zero in tests that set
 	// flags by themselves.
-	settings settings
+	settings Sources
 	loaded   []api.Setting
 }
 
