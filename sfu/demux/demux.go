@@ -15,29 +15,31 @@ const (
 	takeoverAfter = 300 * time.Millisecond
 	takeoverMost  = 5 * time.Second
 	takeoverRest  = 15 * time.Second
-	// layerProven is how long a layer that the client prefers has to flow
-	// before it is forwarded instead of a less preferred one.
-	layerProven = time.Second
+	// renewal is the least time between two changes to a new SSRC that a client
+	// makes while its old one still sends.
+	renewal = time.Second
 )
 
 // A Demux assigns each RTP packet of one publisher to its media section: by
 // MID, by SSRC where the offer declares them, by payload type (RFC 8843,
-// section 9.2). In each section one source is forwarded at a time; see
+// section 9.2); and in a media section of simulcast to its layer, by RID or
+// declared SSRC. In each layer one source is forwarded at a time; see
 // [Section.takes]. A Demux has no lock, and takes the time from its caller. The
 // zero value has no sections.
 type Demux struct {
-	sections []*Section
-	byMID    map[string]*Section
-	sources  map[uint32]*Source
+	lines   [][]*Section // the layers of each media section
+	byMID   map[string][]*Section
+	sources map[uint32]*Source
 }
 
-// A Section is one negotiated media section that a publisher sends in.
+// A Section is one negotiated media section that a publisher sends in, or one
+// layer of it (simulcast, RFC 8853).
 type Section struct {
 	MID         string // "": none
+	RID         string // of its layer; "": it is the only one, or known by SSRC
 	PayloadType uint8
 	RTX         uint8             // payload type of retransmissions (RFC 4588); 0: none
-	SSRCs       []uint32          // SSRCs that the offer declares
-	Layers      []string          // simulcast RIDs, the preferred first
+	SSRCs       []uint32          // SSRCs that the offer declares for it
 	Repairs     map[uint32]uint32 // declared media SSRC, by the SSRC of its retransmissions
 
 	first    uint32    // the SSRC forwarded first
@@ -58,8 +60,7 @@ type Source struct {
 	moved   bool     // moved once to that section from a guessed one
 	came    bool
 	bye     bool
-	repairs bool      // retransmissions by RTX
-	since   time.Time // the time since which it flows without a pause of layerProven
+	repairs bool // retransmissions by RTX
 	last    time.Time
 }
 
@@ -83,14 +84,15 @@ type Route struct {
 	Silence time.Duration
 }
 
-// Add adds a section.
-func (d *Demux) Add(s *Section) {
-	d.sections = append(d.sections, s)
-	if s.MID != "" {
+// Add adds one media section, which is one Section, or its layers, the preferred
+// first.
+func (d *Demux) Add(layers ...*Section) {
+	d.lines = append(d.lines, layers)
+	if mid := layers[0].MID; mid != "" {
 		if d.byMID == nil {
-			d.byMID = map[string]*Section{}
+			d.byMID = map[string][]*Section{}
 		}
-		d.byMID[s.MID] = s
+		d.byMID[mid] = layers
 	}
 }
 
@@ -135,27 +137,73 @@ func (d *Demux) Route(s *Source, m Mark, now time.Time) Route {
 
 // sectionOf returns the section of a packet, or the reason why there is none.
 func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, forward.Reason) {
-	if len(m.MID) > 0 {
-		t := d.byMID[string(m.MID)]
-		if t == nil {
-			return nil, forward.NoSection
-		}
-		if s.moved && t != s.section {
-			return nil, forward.UnknownSSRC
-		}
-		s.named = true
-		return t, forward.Forwarded
+	line, why := d.lineOf(s, m, now)
+	if line == nil {
+		return nil, why
 	}
-	if s.section != nil {
+	t, why := layerOf(line, s, m)
+	if t != nil && s.moved && t != s.section {
+		return nil, forward.UnknownSSRC
+	}
+	if t != nil && len(m.MID) > 0 {
+		s.named = true
+	}
+	return t, why
+}
+
+// layerOf returns the one of the layers of a media section that a packet is of.
+// What bears no RID and is declared by no SSRC is of the preferred layer: it is
+// of a client that sends one only.
+func layerOf(line []*Section, s *Source, m Mark) (*Section, forward.Reason) {
+	if len(line) == 1 {
+		return line[0], forward.Forwarded
+	}
+	rid := string(m.RID)
+	if rid == "" {
+		rid = string(m.RepairedRID)
+	}
+	if rid != "" {
+		if i := slices.IndexFunc(line, func(t *Section) bool { return t.RID == rid }); i >= 0 {
+			return line[i], forward.Forwarded
+		}
+		return nil, forward.OtherLayer
+	}
+	if slices.Contains(line, s.section) {
 		return s.section, forward.Forwarded
 	}
-	var fit []*Section
-	for _, t := range d.sections {
-		if t.declares(s) {
+	for _, t := range line {
+		of, repairs := t.Repairs[s.SSRC]
+		if t.declares(s) || repairs && (t.current != nil && t.current.SSRC == of || slices.Contains(t.SSRCs, of)) {
 			return t, forward.Forwarded
 		}
-		if m.PayloadType == t.PayloadType || t.RTX != 0 && m.PayloadType == t.RTX {
-			fit = append(fit, t)
+	}
+	if m.PayloadType == line[0].RTX && line[0].RTX != 0 {
+		return nil, forward.Unpaired
+	}
+	return line[0], forward.Forwarded
+}
+
+// lineOf returns the media section of a packet, or the reason why there is none.
+func (d *Demux) lineOf(s *Source, m Mark, now time.Time) ([]*Section, forward.Reason) {
+	if len(m.MID) > 0 {
+		if line := d.byMID[string(m.MID)]; line != nil {
+			return line, forward.Forwarded
+		}
+		return nil, forward.NoSection
+	}
+	var fit [][]*Section
+	for _, line := range d.lines {
+		if s.section != nil {
+			if slices.Contains(line, s.section) {
+				return line, forward.Forwarded
+			}
+			continue
+		}
+		if slices.ContainsFunc(line, func(t *Section) bool { return t.declares(s) }) {
+			return line, forward.Forwarded
+		}
+		if t := line[0]; m.PayloadType == t.PayloadType || t.RTX != 0 && m.PayloadType == t.RTX {
+			fit = append(fit, line)
 		}
 	}
 	switch {
@@ -166,14 +214,14 @@ func (d *Demux) sectionOf(s *Source, m Mark, now time.Time) (*Section, forward.R
 	}
 	// Several sections have this codec, and the packet names none: fill them in
 	// order; later continue a silent one.
-	var silent []*Section
-	for _, t := range fit {
-		switch {
+	var silent [][]*Section
+	for _, line := range fit {
+		switch t := line[0]; {
 		case m.PayloadType != t.PayloadType:
 		case t.current == nil && len(t.SSRCs) == 0:
-			return t, forward.Forwarded
+			return line, forward.Forwarded
 		case t.current != nil && now.Sub(t.current.last) >= takeoverAfter:
-			silent = append(silent, t)
+			silent = append(silent, line)
 		}
 	}
 	if len(silent) == 1 {
@@ -203,14 +251,11 @@ func (t *Section) media(s *Source, m Mark, now time.Time) Route {
 	if len(m.RID) > 0 && string(m.RID) != s.RID {
 		s.RID = string(m.RID)
 	}
-	if now.Sub(s.last) > layerProven {
-		s.since = now
-	}
 	r := Route{Section: t}
 	if s != t.current {
 		if !t.takes(s, now) {
 			r.Reason = forward.SecondStream
-			if s.RID != "" || t.declares(t.current) && t.declares(s) {
+			if t.declares(t.current) && t.declares(s) {
 				r.Reason = forward.OtherLayer
 			}
 			return r
@@ -249,7 +294,7 @@ func (t *Section) repair(s *Source, m Mark, now time.Time) Route {
 		r.Probe = true
 	case t.current == nil:
 		r.Reason = forward.Unpaired
-	case declared && of != t.current.SSRC, len(m.RepairedRID) > 0 && t.current.RID != "" && string(m.RepairedRID) != t.current.RID:
+	case declared && of != t.current.SSRC:
 		r.Reason = forward.OtherLayer
 	case !declared && len(m.RepairedRID) == 0 && t.several(now):
 		r.Reason = forward.Unpaired
@@ -259,10 +304,8 @@ func (t *Section) repair(s *Source, m Mark, now time.Time) Route {
 
 // takes reports whether s, which sends, is to be forwarded in the section
 // instead of the current source: when the current source is silent or has left;
-// when s is a layer that the client prefers; and when s is new and carries the
-// section's MID, since a client changes its SSRC that way. If one of several
-// layers is forwarded, it is the first in the order of the offer that flows
-// (RFC 8853, section 5.2).
+// and when s is new and carries the section's MID, since a client changes its
+// SSRC that way.
 func (t *Section) takes(s *Source, now time.Time) bool {
 	if t.current == nil || t.current.bye || t.current.section != t {
 		return true
@@ -272,33 +315,13 @@ func (t *Section) takes(s *Source, now time.Time) bool {
 		patience = takeoverAfter
 	}
 	if now.Sub(t.current.last) >= patience {
-		return !t.outranked(s, now)
+		return true
 	}
-	if a, b := t.rank(s), t.rank(t.current); a < b {
-		return !t.outranked(s, now) && !s.since.IsZero() && now.Sub(s.since) >= max(layerProven, patience)
-	} else if a > b {
-		return false
-	}
-	return !s.came && s.named && s.RID == "" && t.current.RID == "" && !t.declares(s) && now.Sub(t.switched) >= max(layerProven, patience)
-}
-
-// rank orders sources of one section: the lower the better.
-func (t *Section) rank(s *Source) int {
-	if i := slices.Index(t.Layers, s.RID); i >= 0 {
-		return i
-	}
-	return len(t.Layers)
+	return !s.came && s.named && s.RID == t.current.RID && !t.declares(s) && now.Sub(t.switched) >= max(renewal, patience)
 }
 
 // declares reports whether the offer names the SSRC of s.
 func (t *Section) declares(s *Source) bool { return slices.Contains(t.SSRCs, s.SSRC) }
-
-// outranked reports whether a layer flows that the client prefers to s.
-func (t *Section) outranked(s *Source, now time.Time) bool {
-	return slices.ContainsFunc(t.sources, func(o *Source) bool {
-		return o != t.current && !o.repairs && t.rank(o) < t.rank(s) && now.Sub(o.last) < takeoverAfter
-	})
-}
 
 // several reports whether more than one media source flows in the section.
 func (t *Section) several(now time.Time) bool {

@@ -65,13 +65,30 @@ func TestRoute(t *testing.T) {
 			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, reason: forward.SecondStream}, // too soon after a change
 			{ssrc: 1, pt: 96, after: takeoverAfter, section: 0, changed: true},
 		}},
-		{"layers", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
-			{ssrc: 1, pt: 96, rid: "l", section: 0, changed: true},
-			{ssrc: 2, pt: 96, rid: "h", after: 2 * layerProven, section: 0, changed: true}, // l is silent
-			{ssrc: 1, pt: 96, rid: "l", section: 0, reason: forward.OtherLayer},
-			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, reason: forward.OtherLayer}, // takeoverAfter has doubled
-			{ssrc: 1, pt: 96, rid: "l", after: takeoverAfter, section: 0, changed: true},
-			{ssrc: 2, pt: 96, rid: "h", section: 0, reason: forward.OtherLayer}, // not proven yet
+		{"layers", []Section{video(Section{MID: "a", RID: "h"}), video(Section{MID: "a", RID: "l"})}, []packet{
+			{ssrc: 1, pt: 96, mid: "a", rid: "l", section: 1, changed: true},
+			{ssrc: 2, pt: 96, rid: "h", section: 0, changed: true},
+			{ssrc: 1, pt: 96, section: 1}, // the RID was sent once
+			{ssrc: 2, pt: 96, mid: "a", section: 0},
+			{ssrc: 3, pt: 96, mid: "a", rid: "x", section: -1, reason: forward.OtherLayer},
+			{ssrc: 4, pt: 96, mid: "a", rid: "l", section: 1, reason: forward.SecondStream},      // too soon after a change
+			{ssrc: 5, pt: 96, mid: "a", rid: "l", after: 2 * renewal, section: 1, changed: true}, // l is silent
+			{ssrc: 2, pt: 96, section: 0},
+			{ssrc: 5, pt: 96, mid: "a", rid: "h", section: 0, reason: forward.SecondStream},                   // it moves once
+			{ssrc: 5, pt: 96, mid: "a", rid: "l", section: -1, reason: forward.UnknownSSRC},                   // and no more
+			{ssrc: 2, pt: 96, after: takeoverAfter, section: 0}, {ssrc: 1, pt: 96, section: 1, changed: true}, // each layer for itself
+		}},
+		{"one of the layers, without a RID", []Section{video(Section{MID: "a", RID: "h"}), video(Section{MID: "a", RID: "l"})}, []packet{
+			{ssrc: 1, pt: 96, mid: "a", section: 0, changed: true},
+			{ssrc: 11, pt: 97, mid: "a", section: -1, reason: forward.Unpaired},
+			{ssrc: 1, pt: 96, rid: "l", section: 1, changed: true}, // told better
+			{ssrc: 2, pt: 96, mid: "a", rid: "h", section: 0, changed: true},
+		}},
+		{"layers by SSRC", []Section{video(Section{MID: "a", SSRCs: []uint32{1}, Repairs: map[uint32]uint32{11: 1}}), video(Section{MID: "a", SSRCs: []uint32{2}, Repairs: map[uint32]uint32{12: 2}})}, []packet{
+			{ssrc: 2, pt: 96, section: 1, changed: true},
+			{ssrc: 1, pt: 96, mid: "a", section: 0, changed: true},
+			{ssrc: 12, pt: 97, mid: "a", section: 1, repair: true},
+			{ssrc: 11, pt: 97, mid: "a", section: 0, repair: true},
 		}},
 		{"retransmissions", []Section{video(Section{})}, []packet{
 			{ssrc: 9, pt: 97, section: 0, reason: forward.Unpaired, repair: true},
@@ -85,10 +102,12 @@ func TestRoute(t *testing.T) {
 			{ssrc: 11, pt: 97, mid: "", section: 0, repair: true},
 			{ssrc: 12, pt: 97, section: 0, reason: forward.OtherLayer, repair: true},
 		}},
-		{"retransmissions of a layer", []Section{video(Section{Layers: []string{"h", "l"}})}, []packet{
-			{ssrc: 1, pt: 96, rid: "h", section: 0, changed: true},
-			{ssrc: 11, pt: 97, rrid: "h", section: 0, repair: true},
-			{ssrc: 12, pt: 97, rrid: "l", section: 0, reason: forward.OtherLayer, repair: true},
+		{"retransmissions of a layer", []Section{video(Section{MID: "a", RID: "h"}), video(Section{MID: "a", RID: "l"})}, []packet{
+			{ssrc: 1, pt: 96, mid: "a", rid: "h", section: 0, changed: true},
+			{ssrc: 11, pt: 97, mid: "a", rrid: "h", section: 0, repair: true},
+			{ssrc: 11, pt: 97, section: 0, repair: true}, // the RID was sent once
+			{ssrc: 12, pt: 97, mid: "a", rrid: "l", section: 1, reason: forward.Unpaired, repair: true},
+			{ssrc: 13, pt: 97, mid: "a", rrid: "x", section: -1, reason: forward.OtherLayer},
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -96,8 +115,8 @@ func TestRoute(t *testing.T) {
 			all := make([]*Section, len(c.sections))
 			for i := range c.sections {
 				all[i] = &c.sections[i]
-				d.Add(all[i])
 			}
+			addLines(d, all)
 			now := time.Unix(1_000_000, 0)
 			for i, p := range c.packets {
 				now = now.Add(p.after)
@@ -114,6 +133,18 @@ func TestRoute(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// addLines adds sections, of which those of one MID in a row are layers.
+func addLines(d *Demux, all []*Section) {
+	for from := 0; from < len(all); {
+		to := from + 1
+		for to < len(all) && all[to].MID != "" && all[to].MID == all[from].MID {
+			to++
+		}
+		d.Add(all[from:to]...)
+		from = to
 	}
 }
 
@@ -157,12 +188,11 @@ func TestAskUnder(t *testing.T) {
 // at most one section.
 func FuzzRoute(f *testing.F) {
 	f.Add([]byte{1, 96, 0, 2, 97, 1, 1, 96, 2})
+	f.Add([]byte{1, 96, 1, 2, 96, 5, 5, 97, 4, 5, 96, 8, 5, 96, 13, 1, 96, 5})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d := &Demux{}
-		all := []*Section{{MID: "a", PayloadType: 96, RTX: 97, Layers: []string{"h"}}, {MID: "b", PayloadType: 96, RTX: 97, SSRCs: []uint32{3}}}
-		for _, s := range all {
-			d.Add(s)
-		}
+		all := []*Section{{MID: "a", PayloadType: 96, RTX: 97, RID: "h"}, {MID: "a", PayloadType: 96, RTX: 97, RID: "l", SSRCs: []uint32{5}}, {MID: "b", PayloadType: 96, RTX: 97, SSRCs: []uint32{3}}}
+		addLines(d, all)
 		now := time.Unix(1, 0)
 		for ; len(b) >= 3; b = b[3:] {
 			m := Mark{PayloadType: b[1], Size: int(b[2])}

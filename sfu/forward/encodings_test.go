@@ -59,13 +59,7 @@ func (s *simulcaster) run(n int) {
 			s.track.Review(time.Now())
 		}
 		time.Sleep(pictureTime)
-		s.settle()
-	}
-}
-
-func (s *simulcaster) settle() {
-	for _, e := range s.track.Encodings() {
-		e.Settle()
+		s.track.Settle()
 	}
 }
 

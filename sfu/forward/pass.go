@@ -143,6 +143,9 @@ func (t *Track) unused() bool { return len(t.downs)+len(t.joining) == 0 }
 // Settle waits until all packets that have come were passed to the DownTracks,
 // and all viewers have caught up. Do not call it from a [Sender].
 func (t *Track) Settle() {
+	for _, e := range t.encodings {
+		e.Settle()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.passes && (t.busy || len(t.fresh)+len(t.joining) > 0) {

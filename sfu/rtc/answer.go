@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	psdp "github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
 	"weir/capacity/event"
@@ -31,6 +33,7 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 		sections []*sdp.Section // the section of each track
 	)
 	count := map[webrtc.RTPCodecType]int{}
+	simulcast := false
 	used := map[webrtc.PayloadType]string{}
 	for _, section := range o.Sections {
 		if !o.InUse(section) {
@@ -54,6 +57,15 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 		if profile := track.Sets.Profile(); profile != "" && sdp.FmtpValue(track.Codec.Fmtp, "profile-level-id") == "" {
 			track.Codec.Fmtp = strings.TrimPrefix(track.Codec.Fmtp+";profile-level-id="+profile, ";")
 		}
+		if section.Kind == webrtc.RTPCodecTypeVideo {
+			section.Simulcast = section.Layers
+			if len(section.Simulcast) > 0 {
+				simulcast = true
+			}
+			if rids := layersOf(section); len(rids) > 1 {
+				track.Simulcast(rids)
+			}
+		}
 		count[section.Kind]++
 		tracks, sections = append(tracks, track), append(sections, section)
 	}
@@ -63,6 +75,13 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 	}
 	if err := o.Settle(); err != nil {
 		return nil, nil, "", err
+	}
+	if simulcast {
+		for _, uri := range []string{psdp.SDESRTPStreamIDURI, psdp.SDESRepairRTPStreamIDURI} {
+			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, webrtc.RTPCodecTypeVideo); err != nil {
+				return nil, nil, "", err
+			}
+		}
 	}
 	t := newClient(o)
 	t.in = NewIngress(drops, t.end, func(e event.Event) {
@@ -86,6 +105,19 @@ func (e *Engine) Publish(ctx context.Context, o *sdp.Offer, drops *forward.Drops
 	}
 	t.in.Negotiated(t.PeerConnection)
 	return t, tracks, o.AnswerText(answer), nil
+}
+
+// layersOf names the layers of simulcast in a section, the preferred first; those
+// without RIDs by their place in the offer.
+func layersOf(s *sdp.Section) []string {
+	if len(s.Layers) > 0 {
+		return s.Layers
+	}
+	var all []string
+	for i := range slices.Backward(s.Sim) {
+		all = append(all, strconv.Itoa(i))
+	}
+	return all
 }
 
 // View answers the offer of a viewer of st. It calls begun when the first

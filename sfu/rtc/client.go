@@ -227,7 +227,8 @@ func (t *Client) Look(now, since time.Time) { t.in.Look(now, since) }
 // hold for them.
 func (t *Client) Adopt(tracks []*forward.Track) bool {
 	if !slices.EqualFunc(tracks, t.tracks, func(a, b *forward.Track) bool {
-		return a.ID == b.ID && sdp.Decodes(CapabilityOf(a.Codec), CapabilityOf(b.Codec), false) > 0
+		return a.ID == b.ID && sdp.Decodes(CapabilityOf(a.Codec), CapabilityOf(b.Codec), false) > 0 &&
+			slices.EqualFunc(a.Encodings(), b.Encodings(), func(a, b *forward.Track) bool { return a.RID == b.RID })
 	}) {
 		return false
 	}

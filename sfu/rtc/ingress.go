@@ -74,13 +74,22 @@ type Ingress struct {
 	closed   bool
 }
 
-// A section is one media section that a publisher sends in.
+// A line is a media section that a publisher sends in, with all its layers.
+type line struct {
+	track   *forward.Track
+	last    time.Time // when the last packet of any layer was forwarded
+	stalled bool
+}
+
+// A section is one media section that a publisher sends in, or one layer of it.
 type section struct {
 	*demux.Section
-	offered *sdp.Section
-	codec   webrtc.RTPCodecParameters // as negotiated
-	exts    map[uint8]string
-	ask     func(ssrcs ...uint32) bool
+	offered  *sdp.Section
+	line     *line
+	encoding int                       // of the line's track
+	codec    webrtc.RTPCodecParameters // as negotiated
+	exts     map[uint8]string
+	ask      func(ssrcs ...uint32) bool
 
 	packets, bytes, keyframes, lost atomic.Int64
 
@@ -91,7 +100,6 @@ type section struct {
 	missing *nack.Stream // nil: the publisher sends nothing again
 	stats   interceptor.RTPReader
 	last    time.Time // when the last packet was forwarded
-	stalled bool
 }
 
 // inPlace is the innermost reader of interceptors that are passed a packet
@@ -167,7 +175,8 @@ func (in *Ingress) meet() bool {
 }
 
 // Take adds an accepted section, before the answer is sent. The section is the
-// source of t; ask sends keyframe requests for SSRCs.
+// source of t, each of its layers that of one encoding; ask sends keyframe
+// requests for SSRCs.
 func (in *Ingress) Take(s *sdp.Section, t *forward.Track, ask func(ssrcs ...uint32) bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -175,11 +184,21 @@ func (in *Ingress) Take(s *sdp.Section, t *forward.Track, ask func(ssrcs ...uint
 	for media, repair := range s.Repairs {
 		repairs[repair] = media
 	}
-	up := &section{offered: s, track: t, ask: ask, Section: &demux.Section{
-		MID: s.MID, PayloadType: uint8(s.Codec.PT), RTX: uint8(s.Codec.RTX), SSRCs: s.SSRCs, Layers: s.Layers, Repairs: repairs,
-	}}
-	in.sections = append(in.sections, up)
-	in.routes.Add(up.Section)
+	whole := &line{track: t}
+	var layers []*demux.Section
+	for i, e := range t.Encodings() {
+		route := &demux.Section{MID: s.MID, RID: e.RID, PayloadType: uint8(s.Codec.PT), RTX: uint8(s.Codec.RTX), SSRCs: s.SSRCs, Repairs: repairs}
+		switch n := len(t.Encodings()); {
+		case n == 1:
+		case len(s.Layers) > 0: // by RID, whatever SSRCs are declared
+			route.SSRCs = nil
+		default:
+			route.RID, route.SSRCs = "", []uint32{s.Sim[n-1-i]}
+		}
+		layers = append(layers, route)
+		in.sections = append(in.sections, &section{offered: s, track: e, line: whole, encoding: i, ask: ask, Section: route})
+	}
+	in.routes.Add(layers...)
 	for _, e := range s.Extensions {
 		for _, used := range []struct {
 			uri string
@@ -197,24 +216,27 @@ func (in *Ingress) Negotiated(pc *webrtc.PeerConnection) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.report = in.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
-	for _, tr := range pc.GetTransceivers() {
-		i := slices.IndexFunc(in.sections, func(t *section) bool { return t.offered.PionMID() == tr.Mid() })
-		if i < 0 {
-			continue
-		}
-		up := in.sections[i]
-		p := tr.Receiver().GetParameters()
-		for _, c := range p.Codecs {
-			if uint8(c.PayloadType) == up.PayloadType {
-				up.codec = c
+	for _, up := range in.sections {
+		for _, tr := range pc.GetTransceivers() {
+			if tr.Mid() == up.offered.PionMID() {
+				in.negotiated(up, tr.Receiver().GetParameters())
 			}
 		}
-		up.exts = map[uint8]string{}
-		for _, e := range p.HeaderExtensions {
-			up.exts[uint8(e.ID)] = e.URI
-			if e.URI == psdp.TransportCCURI {
-				in.cc = []interceptor.RTPHeaderExtension{{ID: e.ID, URI: e.URI}}
-			}
+	}
+}
+
+// negotiated records the parameters of a section. Called with mu held.
+func (in *Ingress) negotiated(up *section, p webrtc.RTPParameters) {
+	for _, c := range p.Codecs {
+		if uint8(c.PayloadType) == up.PayloadType {
+			up.codec = c
+		}
+	}
+	up.exts = map[uint8]string{}
+	for _, e := range p.HeaderExtensions {
+		up.exts[uint8(e.ID)] = e.URI
+		if e.URI == psdp.TransportCCURI {
+			in.cc = []interceptor.RTPHeaderExtension{{ID: e.ID, URI: e.URI}}
 		}
 	}
 }
@@ -304,6 +326,8 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 // refuse counts the current packet, of ssrc, which is not forwarded by r.
 func (in *Ingress) refuse(t *section, r demux.Route, ssrc uint32) {
 	switch {
+	case t == nil && r.Reason == forward.OtherLayer:
+		in.drop(r.Reason, "SSRC %d: a layer of simulcast that the answer does not name", ssrc)
 	case t == nil:
 		in.drop(r.Reason, "SSRC %d, payload type %d: no accepted section has its MID or its payload type, or several could be meant", ssrc, in.packet.PayloadType)
 	case r.Reason == forward.PayloadType:
@@ -315,7 +339,7 @@ func (in *Ingress) refuse(t *section, r demux.Route, ssrc uint32) {
 	case r.Repair:
 		in.drop(r.Reason, "section %d: several streams, and nothing tells which one a retransmission is of", t.offered.Index)
 	case r.Reason == forward.OtherLayer:
-		in.drop(r.Reason, "section %d: one layer of simulcast is forwarded, SSRC %d, and SSRC %d is not", t.offered.Index, t.Current().SSRC, ssrc)
+		in.drop(r.Reason, "section %d: of the SSRCs that were declared, %d is forwarded, and %d is not", t.offered.Index, t.Current().SSRC, ssrc)
 	default:
 		in.drop(r.Reason, "section %d: SSRC %d is forwarded, and SSRC %d came beside it", t.offered.Index, t.Current().SSRC, ssrc)
 	}
@@ -341,12 +365,12 @@ func (in *Ingress) extension(id uint8) []byte {
 
 // forward passes p to the track.
 func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
-	if t.stalled {
-		t.stalled = false
+	if l := t.line; l.stalled {
+		l.stalled = false
 		e := event.Event{Kind: event.MediaResumed, Detail: t.String() + " sends now"}
-		if !t.last.IsZero() {
+		if !l.last.IsZero() {
 			e.Detail = t.String() + " sends again"
-			e.Elapsed = capacity.Milliseconds(now.Sub(t.last))
+			e.Elapsed = capacity.Milliseconds(now.Sub(l.last))
 		}
 		in.events = append(in.events, e)
 	}
@@ -354,7 +378,7 @@ func (in *Ingress) forward(t *section, p *rtp.Packet, now time.Time) {
 		in.flows = true
 		in.events = append(in.events, event.Event{Kind: event.StreamStarted})
 	}
-	t.last = now
+	t.last, t.line.last = now, now
 	seq := p.SequenceNumber // Forward may renumber p
 	t.missing.Came(seq, now)
 	out := t.up.Forward(p, now)
@@ -485,9 +509,15 @@ func (in *Ingress) Reachable() {
 func (in *Ingress) Adopt(tracks []*forward.Track) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for i, t := range in.sections {
-		tracks[i].GoOnAs(t.track)
-		t.track = tracks[i]
+	at := -1
+	for _, t := range in.sections {
+		if t.encoding == 0 {
+			at++
+			t.line.track = tracks[at]
+		}
+		e := t.line.track.Encodings()[t.encoding]
+		e.GoOnAs(t.track)
+		t.track = e
 	}
 }
 

@@ -95,6 +95,9 @@ func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 		}
 		s.Extensions = []sdp.Extension{{ID: fakeMid, URI: psdp.SDESMidURI}, {ID: fakeRid, URI: psdp.SDESRTPStreamIDURI}, {ID: fakeRrid, URI: psdp.SDESRepairRTPStreamIDURI}}
 		t := &forward.Track{ID: fmt.Sprint("track", i), Codec: CodecOf(s.Codec.RTPCodecCapability)}
+		if layers := layersOf(&s); len(layers) > 1 {
+			t.Simulcast(layers)
+		}
 		f.Take(&s, t, func(ssrcs ...uint32) bool {
 			f.asked = append(f.asked, ssrcs)
 			return true
@@ -238,7 +241,7 @@ func TestSectionOfAPacket(t *testing.T) {
 			f.write(p, "", "", "")
 		}, []int{2}, map[string]int64{"duplicate": 1}},
 		{"a retransmission of nothing", []sdp.Section{{}}, func(f *fakePublisher) { f.send(2, 97, 1, "", "") }, []int{0}, map[string]int64{"rtx_unpaired": 1}},
-		{"layers: what comes first, and retransmissions of that one alone", []sdp.Section{{Layers: []string{"h", "l"}}}, func(f *fakePublisher) {
+		{"layers, and retransmissions of each", []sdp.Section{{Layers: []string{"h", "l"}}}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "0", "h")
 			f.send(2, 96, 1, "0", "l")
 			for ssrc, rrid := range map[uint32]string{11: "h", 12: "l", 13: ""} {
@@ -246,7 +249,7 @@ func TestSectionOfAPacket(t *testing.T) {
 				p.SSRC, p.PayloadType = ssrc, 97
 				f.write(p, "0", "", rrid)
 			}
-		}, []int{2}, map[string]int64{"layer_not_forwarded": 2, "rtx_unpaired": 1}},
+		}, []int{2}, map[string]int64{"rtx_unpaired": 1}},
 		{"declared layers without RIDs", []sdp.Section{{SSRCs: []uint32{1, 2, 3}, Repairs: map[uint32]uint32{2: 3}}}, func(f *fakePublisher) {
 			f.send(1, 96, 1, "", "")
 			f.send(2, 96, 1, "", "")
@@ -343,36 +346,57 @@ func TestAlternatingSSRCsDoNotFlap(t *testing.T) {
 	})
 }
 
-// Of several layers, the first in the client's order of preference that flows
-// is forwarded, and another when that one stops.
-func TestOneLayerOfSimulcast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFakePublisher(t, sdp.Section{Layers: []string{"h", "m", "l"}})
-		all := map[uint32]string{3: "l", 2: "m", 1: "h"}
-		var seq [4]uint16
-		send := func(ssrcs ...uint32) func(int) {
-			return func(int) {
-				for _, ssrc := range ssrcs {
-					seq[ssrc]++
-					f.send(ssrc, 96, seq[ssrc], "0", all[ssrc])
+// Each layer of simulcast is a source of its own, whether RIDs tell them apart or
+// SSRCs; what is of no layer of the offer is not taken, and layers that are
+// paused are no event while another flows.
+func TestLayersOfSimulcast(t *testing.T) {
+	for name, offered := range map[string]sdp.Section{
+		"RID": {Layers: []string{"2", "1", "0"}}, "SSRC": {Sim: []uint32{1, 2, 3}, SSRCs: []uint32{1, 2, 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakePublisher(t, offered)
+				up := time.Now()
+				all := map[uint32]string{1: "0", 2: "1", 3: "2"}
+				var seq [4]uint16
+				send := func(ssrcs ...uint32) func(int) {
+					return func(int) {
+						for _, ssrc := range ssrcs {
+							rid := ""
+							if name == "RID" {
+								rid = all[ssrc]
+							}
+							seq[ssrc]++
+							f.send(ssrc, 96, seq[ssrc], "0", rid)
+						}
+						f.Look(time.Now(), up)
+					}
 				}
-			}
-		}
-		layer := func() string { return f.Status(time.Now())[0].Layer }
-		paced(2*time.Second, send(3, 2, 1))
-		if layer() != "h" {
-			t.Errorf("layer %q, want h, which the client prefers, though l came first", layer())
-		}
-		paced(time.Second, send(3, 2))
-		if layer() != "m" {
-			t.Errorf("layer %q, want m once h has stopped", layer())
-		}
-		paced(5*time.Second, send(3, 2, 1))
-		if layer() != "h" {
-			t.Errorf("layer %q, want h again", layer())
-		}
-		f.sent()
-	})
+				paced(2*time.Second, send(3, 2, 1))
+				paced(10*time.Second, send(1))
+				for i, st := range f.Status(time.Now()) {
+					if want := fmt.Sprint(2 - i); st.Layer != want || st.State != "flowing" || st.SSRC != uint32(3-i) || st.Packets == 0 {
+						t.Errorf("layer %d: %+v", i, st)
+					}
+				}
+				for _, e := range f.events {
+					if e.Kind == event.MediaStalled {
+						t.Errorf("event %+v", e)
+					}
+				}
+				if n := f.drops.Sum(); n != 0 {
+					t.Errorf("not forwarded: %v", f.NotForwarded())
+				}
+				for ssrc := range uint32(20) {
+					f.send(100+ssrc, 96, 1, "0", fmt.Sprint("x", ssrc))
+				}
+				if n := f.drops[forward.OtherLayer].Load(); n != 20 {
+					t.Errorf("%d packets of layers that are not there were counted", n)
+				}
+				f.sent()
+			})
+		})
+	}
 }
 
 // An accepted section that sends nothing, or stops sending, is an event, and so

@@ -16,16 +16,17 @@ import (
 func (in *Ingress) Look(now, since time.Time) {
 	in.mu.Lock()
 	for _, t := range in.sections {
-		silent := now.Sub(t.last)
-		if t.last.IsZero() {
+		l := t.line
+		silent := now.Sub(l.last)
+		if l.last.IsZero() {
 			silent = now.Sub(since)
 		}
-		if t.stalled || silent < stallAfter {
+		if t.encoding > 0 || l.stalled || silent < stallAfter {
 			continue
 		}
-		t.stalled = true
+		l.stalled = true
 		e := event.Event{Kind: event.MediaStalled, Reason: "silent", Elapsed: capacity.Milliseconds(silent), Detail: fmt.Sprintf("%s sends nothing any more, for %v", t, silent.Round(time.Second))}
-		if t.last.IsZero() {
+		if l.last.IsZero() {
 			e.Reason = "never-sent"
 			e.Detail = fmt.Sprintf("%s was accepted and sends nothing, %v after the connection was up", t, silent.Round(time.Second))
 			if n := in.drops.Sum(); n > 0 {
@@ -83,16 +84,19 @@ func (in *Ingress) Status(now time.Time) []sdp.SectionStatus {
 		_, codec, _ := strings.Cut(t.track.Codec.MimeType, "/")
 		st := sdp.SectionStatus{
 			Section: t.offered.Index, Mid: t.offered.MID, Kind: sdp.KindOf(t.track.Codec.MimeType).String(), Codec: codec, State: "flowing",
-			Packets: t.packets.Load(), Lost: t.lost.Load(), Changes: t.Changes(),
+			Layer: t.track.RID, Packets: t.packets.Load(), Lost: t.lost.Load(), Changes: t.Changes(),
 		}
 		switch {
-		case t.stalled:
+		case t.line.stalled:
 			st.State = "stalled"
 		case t.Current() == nil:
 			st.State = "waiting"
 		}
+		if size := t.track.Layers()[0]; size.Width > 0 {
+			st.Width, st.Height = size.Width, size.Height
+		}
 		if s := t.Current(); s != nil {
-			st.SSRC, st.Layer, st.Silent = s.SSRC, printable(s.RID), capacity.Milliseconds(now.Sub(t.last))
+			st.SSRC, st.Silent = s.SSRC, capacity.Milliseconds(now.Sub(t.last))
 		}
 		all = append(all, st)
 	}

@@ -59,6 +59,7 @@ func (o *Offer) AnswerText(answer string) string {
 			}
 			b.WriteString(line)
 		}
+		b.WriteString(s.simulcastText())
 		texts[s] = b.String()
 	}
 	out := head.String()
@@ -80,6 +81,19 @@ func (o *Offer) AnswerText(answer string) string {
 		out += text
 	}
 	return out
+}
+
+// simulcastText returns the lines of an answer that accept layers (RFC 8853,
+// section 5.3.2; RFC 8851, section 6.3).
+func (s *Section) simulcastText() string {
+	if len(s.Simulcast) == 0 {
+		return ""
+	}
+	text := ""
+	for _, rid := range s.Simulcast {
+		text += strings.TrimRight("a=rid:"+rid+" recv "+s.rids[rid], " ") + "\r\n"
+	}
+	return text + "a=simulcast:recv " + strings.Join(s.Simulcast, ";") + "\r\n"
 }
 
 // SortCandidates sorts the candidates of a description by priority, so that

@@ -115,29 +115,72 @@ func (b *builder) attribute(d *Description, key, value string) error {
 			b.SSRCs = append(b.SSRCs, uint32(n))
 		}
 	case "ssrc-group":
-		fields := strings.Fields(value)
-		if len(fields) == 3 && strings.EqualFold(fields[0], "FID") && len(b.Repairs) < maxSSRCs {
-			media, err := strconv.ParseUint(fields[1], 10, 32)
-			repair, err2 := strconv.ParseUint(fields[2], 10, 32)
-			if err == nil && err2 == nil {
-				b.Repairs[uint32(media)] = uint32(repair)
-			}
-		}
+		b.ssrcGroup(strings.Fields(value))
+	case "rid":
+		b.rid(strings.Fields(value))
 	case "simulcast":
-		fields := strings.Fields(value)
-		for i := 0; i+1 < len(fields) && len(b.Layers) == 0; i++ {
-			if !strings.EqualFold(fields[i], "send") {
-				continue
-			}
-			for layer := range strings.SplitSeq(fields[i+1], ";") {
-				rid, _, _ := strings.Cut(layer, ",")
-				if rid = strings.TrimPrefix(rid, "~"); rid != "" && len(rid) <= maxToken && len(b.Layers) < maxRIDs {
-					b.Layers = append(b.Layers, rid)
-				}
+		b.simulcast(strings.Fields(value))
+	}
+	return nil
+}
+
+// ssrcGroup records retransmissions (RFC 4588) and the simulcast of clients that
+// know no RIDs: old Chromium's, and OBS's.
+func (b *builder) ssrcGroup(fields []string) {
+	var ssrcs []uint32
+	for _, f := range fields[min(1, len(fields)):] {
+		n, err := strconv.ParseUint(f, 10, 32)
+		if err != nil || slices.Contains(ssrcs, uint32(n)) {
+			return
+		}
+		ssrcs = append(ssrcs, uint32(n))
+	}
+	switch {
+	case len(ssrcs) == 2 && strings.EqualFold(fields[0], "FID") && len(b.Repairs) < maxSSRCs:
+		b.Repairs[ssrcs[0]] = ssrcs[1]
+	case len(ssrcs) > 1 && strings.EqualFold(fields[0], "SIM") && b.Sim == nil:
+		b.Sim = ssrcs[:min(len(ssrcs), maxLayers)]
+	}
+}
+
+// rid records the restrictions of a layer that is sent. That to payload types is
+// left out: the answer has one.
+func (b *builder) rid(fields []string) {
+	if len(fields) < 2 || !strings.EqualFold(fields[1], "send") || len(b.rids) == maxLayers || slices.ContainsFunc(fields, notToken) {
+		return
+	}
+	var kept []string
+	if len(fields) > 2 {
+		for r := range strings.SplitSeq(strings.Join(fields[2:], ""), ";") {
+			if !strings.HasPrefix(r, "pt=") && r != "" {
+				kept = append(kept, r)
 			}
 		}
 	}
-	return nil
+	if text := strings.Join(kept, ";"); len(text) <= maxToken && len(fields[0]) <= maxToken {
+		if b.rids == nil {
+			b.rids = map[string]string{}
+		}
+		b.rids[fields[0]] = text
+	}
+}
+
+// simulcast records the layers that are sent, paused ones (~) too, and of
+// alternatives the first (RFC 8853, section 5.1). Firefox once wrote "rid=" before
+// them.
+func (b *builder) simulcast(fields []string) {
+	for i := 0; i+1 < len(fields) && len(b.Layers) == 0; i++ {
+		if !strings.EqualFold(fields[i], "send") {
+			continue
+		}
+		for layer := range strings.SplitSeq(strings.TrimPrefix(fields[i+1], "rid="), ";") {
+			rid, _, _ := strings.Cut(layer, ",")
+			rid = strings.TrimPrefix(rid, "~")
+			if isToken(rid) && len(rid) <= maxToken && len(b.Layers) < maxLayers && !slices.Contains(b.Layers, rid) {
+				b.Layers = append(b.Layers, rid)
+			}
+		}
+	}
 }
 
 // format records an attribute of a payload type.

@@ -27,7 +27,7 @@ const (
 	MaxFmtp       = 512      // bytes of one format's parameters
 	maxToken      = 256      // bytes of an identifier
 	maxSSRCs      = 16       // of one section
-	maxRIDs       = 8        // of one section
+	maxLayers     = 4        // of simulcast in one section
 )
 
 // An Error is a fault in a client's SDP, in words for the client.
@@ -76,7 +76,11 @@ type Section struct {
 	SSRCs      []uint32
 	Repairs    map[uint32]uint32 // SSRC of retransmissions, by the SSRC of the media
 	msid       string
-	Layers     []string // RIDs of simulcast, in the client's order of preference (RFC 8853, section 5.2)
+	Layers     []string          // RIDs of simulcast, in the client's order of preference (RFC 8853, section 5.2)
+	rids       map[string]string // restrictions of the RIDs that it sends (RFC 8851)
+	Sim        []uint32          // SSRCs of simulcast without RIDs, the least first (ssrc-group:SIM)
+	// Simulcast are the RIDs of Layers that are answered; nil: none.
+	Simulcast []string
 
 	Codec *Codec // the codec it was accepted with; nil: not accepted
 	Why   string // why it is not accepted

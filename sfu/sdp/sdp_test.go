@@ -3,6 +3,7 @@ package sdp
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"weir/sfu/sdp/sdptest"
@@ -245,4 +246,33 @@ func FuzzParseFragment(f *testing.F) {
 			t.Errorf("accepted %+v", f)
 		}
 	})
+}
+
+// Layers are read in each spelling, within bounds, and answered by name.
+func TestSimulcastIsAnswered(t *testing.T) {
+	for _, c := range []struct {
+		name, lines string
+		layers      []string
+		sim         []uint32
+		answer      string
+	}{
+		{"Chromium's and Firefox's", "a=rid:h send\r\na=rid:m send\r\na=simulcast:send h;m\r\n", []string{"h", "m"}, nil, "a=rid:h recv\r\na=rid:m recv\r\na=simulcast:recv h;m\r\n"},
+		{"paused layers and alternatives", "a=simulcast:recv x send ~h;m,n;m\r\n", []string{"h", "m"}, nil, "a=rid:h recv\r\na=rid:m recv\r\na=simulcast:recv h;m\r\n"},
+		{"an old spelling", "a=simulcast: send rid=h;l\r\n", []string{"h", "l"}, nil, "a=rid:h recv\r\na=rid:l recv\r\na=simulcast:recv h;l\r\n"},
+		{"restrictions", "a=rid:h send pt=96,97;max-width=640\r\na=simulcast:send h\r\n", []string{"h"}, nil, "a=rid:h recv max-width=640\r\na=simulcast:recv h\r\n"},
+		{"too many", "a=simulcast:send a;b;c;d;e;f\r\n", []string{"a", "b", "c", "d"}, nil, "a=rid:a recv\r\na=rid:b recv\r\na=rid:c recv\r\na=rid:d recv\r\na=simulcast:recv a;b;c;d\r\n"},
+		{"by SSRC", "a=ssrc-group:SIM 1 2 3\r\na=ssrc-group:FID 1 4\r\n", nil, []uint32{1, 2, 3}, ""},
+		{"an SSRC twice", "a=ssrc-group:SIM 1 1\r\n", nil, nil, ""},
+		{"none that is sent", "a=simulcast:recv h;l\r\n", nil, nil, ""},
+	} {
+		o, err := ParseOffer([]byte(sdptest.Offer(sdptest.Video("0", "sendonly") + c.lines)))
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		s := o.Sections[0]
+		s.Simulcast = s.Layers
+		if !slices.Equal(s.Layers, c.layers) || !slices.Equal(s.Sim, c.sim) || s.simulcastText() != c.answer {
+			t.Errorf("%s: %q, %v, answered %q", c.name, s.Layers, s.Sim, s.simulcastText())
+		}
+	}
 }

@@ -8,7 +8,9 @@ type SectionStatus struct {
 	Codec   string  `json:"codec"`
 	State   string  `json:"state"` // "waiting" for the first packet, "flowing", "stalled"
 	SSRC    uint32  `json:"ssrc,omitempty"`
-	Layer   string  `json:"layer,omitempty"` // simulcast RID of the forwarded layer
+	Layer   string  `json:"layer,omitempty"` // of simulcast: its RID, or its number in ssrc-group:SIM
+	Width   int     `json:"width,omitempty"` // px, where keyframes tell; 0: unknown
+	Height  int     `json:"height,omitempty"`
 	Packets int64   `json:"packets"`
 	Lost    int64   `json:"lost"`
 	Changes int     `json:"ssrc_changes"`
