@@ -27,7 +27,8 @@ const (
 // called with the DownTrack's lock held: they must not block, and must not keep
 // their arguments.
 type Sender interface {
-	// WriteRTP sends one packet and returns the number of bytes sent.
+	// WriteRTP sends one packet and returns the number of bytes sent. If the
+	// header says so, padding is added to it.
 	WriteRTP(header *rtp.Header, payload []byte) (int, error)
 	WriteRTCP(packets []rtcp.Packet) error
 }

@@ -203,6 +203,8 @@ func (d *DownTrack) packetOf(b *Binding, s *span, k *kept) (*rtp.Header, []byte)
 		Timestamp:      k.timestamp + s.timeOff,
 		SSRC:           b.SSRC,
 		Extensions:     h.Extensions[:0],
+		Padding:        k.padding > 0,
+		PaddingSize:    k.padding,
 	}
 	if b.MIDExtension != 0 && d.packets.Load() < maxMIDs {
 		b.Form.Extend(h, b.MIDExtension, b.MID)

@@ -87,6 +87,9 @@ func (t *Track) pass() {
 			return
 		}
 		batch, t.fresh = t.fresh, batch[:0]
+		if t.video() {
+			t.ring.even(batch)
+		}
 		downs := t.downs // without those that catch up in this pass: their bursts have batch
 		bursts := t.bursts(time.Now())
 		t.busy = true

@@ -121,6 +121,7 @@ func (r *repairer) allow(index uint64, size int, now time.Time, pause time.Durat
 func (r *repairer) wrap(rtx RTX, h *rtp.Header, payload []byte) []byte {
 	r.buffer = append(binary.BigEndian.AppendUint16(r.buffer[:0], h.SequenceNumber), payload...)
 	h.SSRC, h.PayloadType, h.SequenceNumber = rtx.SSRC, rtx.PayloadType, r.seq
+	h.Padding, h.PaddingSize = false, 0
 	r.seq++
 	return r.buffer
 }

@@ -79,8 +79,9 @@ type ring struct {
 	chunk      []byte // the unused rest
 }
 
-// kept is a packet of a ring. Its data never changes, so that whoever has got a
-// copy of kept may use it without a lock, and for longer than the ring keeps it.
+// kept is a packet of a ring. Its data never changes, and its padding not once it
+// is sent, so that whoever has got a copy of kept may use it without a lock, and
+// for longer than the ring keeps it.
 type kept struct {
 	position    uint64 // 0: none
 	source      *source
@@ -90,6 +91,7 @@ type kept struct {
 	seq         uint16    // of source
 	timestamp   uint32    // of source
 	marker, key bool
+	padding     uint8 // bytes to send behind the payload
 	info        layer.Info
 }
 

@@ -52,12 +52,18 @@ func derive(key, salt []byte, label byte, n int) []byte {
 	return out
 }
 
-// Seal writes the SRTP packet of header and payload, counted by index,
+// Seal writes the SRTP packet of header, payload and padding, counted by index,
 // to to, which has SealedSize bytes of room. It returns the length.
 func (s *Sealer) Seal(to []byte, index *Index, header *rtp.Header, payload []byte) (int, error) {
 	n, err := header.MarshalTo(to)
 	if err != nil {
 		return 0, err
+	}
+	if header.PaddingSize > 0 {
+		plain := to[n:][:len(payload)+int(header.PaddingSize)]
+		clear(plain[copy(plain, payload):])
+		plain[len(plain)-1] = header.PaddingSize // RFC 3550, section 5.1
+		payload = plain                          // and sealed in place
 	}
 	index.mu.Lock()
 	defer index.mu.Unlock()
@@ -73,9 +79,10 @@ func (s *Sealer) Seal(to []byte, index *Index, header *rtp.Header, payload []byt
 	return len(s.aead.Seal(to[:n], iv, payload, to[:n])), nil
 }
 
-// SealedSize is the size of the SRTP packet of header and payload, in bytes.
+// SealedSize is the size of the SRTP packet of header, payload and padding, in
+// bytes.
 func SealedSize(header *rtp.Header, payload []byte) int {
-	return header.MarshalSize() + len(payload) + TagSize
+	return header.MarshalSize() + len(payload) + int(header.PaddingSize) + TagSize
 }
 
 // An Index is the highest index of the packets that were sent under one

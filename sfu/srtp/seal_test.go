@@ -27,6 +27,9 @@ func TestSealedIsSRTP(t *testing.T) {
 				t.Helper()
 				p := packet(seq, uint32(seq), bytes.Repeat([]byte{byte(seq)}, 50))
 				p.SSRC = ssrc
+				if seq%3 == 0 {
+					p.Padding, p.Header.PaddingSize = true, uint8(1+seq%8)
+				}
 				if err := p.SetExtension(3, []byte("level")); err != nil {
 					t.Fatal(err)
 				}
