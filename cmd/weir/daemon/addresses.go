@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"weir/cmd/weir/bind"
+	"weir/cmd/weir/certs"
 	"weir/cmd/weir/cmdline"
 	"weir/sfu/udp"
 
@@ -15,6 +16,62 @@ import (
 // given says which addresses were set explicitly. An address that was not may
 // get another port if its own is taken.
 type given struct{ listen, http, admin, media bool }
+
+// ports are the addresses that a node has bound, and what others are told of
+// them.
+type ports struct {
+	public, admin net.Listener
+	scrapes       net.Listener // nil without --metrics
+	media         *udp.Socket
+	publicURL     string     // "": that of public
+	publicIP      netip.Addr // zero: that of media
+	// host is the address given to clients where --http or --media-port binds
+	// all addresses.
+	host netip.Addr
+	tls  *certs.Certificates // nil: public speaks http
+}
+
+// base is the URL that clients are given.
+func (p *ports) base() string {
+	if p.publicURL != "" {
+		return p.publicURL
+	}
+	return p.localURL()
+}
+
+// adminAddr is the admin API's address from this machine.
+func (p *ports) adminAddr() string {
+	at := p.admin.Addr().(*net.TCPAddr).AddrPort()
+	if at.Addr().IsUnspecified() {
+		at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	return at.String()
+}
+
+// localURL is the URL of --http from this machine; it does not depend on
+// --public-url.
+func (p *ports) localURL() string {
+	at := p.public.Addr().(*net.TCPAddr).AddrPort()
+	if at.Addr().IsUnspecified() {
+		host := p.host
+		if !host.IsValid() {
+			host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		at = netip.AddrPortFrom(host, at.Port())
+	}
+	return p.tls.URL(at, p.publicURL)
+}
+
+// mediaAddr is the public address of the port of all media.
+func (p *ports) mediaAddr() string {
+	at := p.media.LocalAddr().(*net.UDPAddr).AddrPort()
+	if p.publicIP.IsValid() {
+		at = netip.AddrPortFrom(p.publicIP, at.Port())
+	} else if at.Addr().IsUnspecified() && p.host.IsValid() {
+		at = netip.AddrPortFrom(p.host, at.Port())
+	}
+	return at.String()
+}
 
 // clientHost is the address to give to clients if --http or --media-port binds
 // all addresses of this machine, and zero if neither does. Without such an

@@ -23,7 +23,7 @@ import (
 // diagnose checks the node's network, and the node itself.
 func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 	d := doctor.Diagnosis{Node: n.dht.ID().String(), Network: n.cfg.network, Checks: doctor.WordAll(n.dht.Diagnose(ctx, n.cfg.open))}
-	d.Checks = append(d.Checks, checkURLs(n.publicURL(), n.media(), n.cfg.open), checkRefused(n.gate.Refused()), checkDataDir(n.cfg.dataDir), checkState(n.ledger.Totals(time.Now())), doctor.Check{
+	d.Checks = append(d.Checks, checkURLs(n.ports.base(), n.ports.mediaAddr(), n.cfg.open), checkRefused(n.gate.Refused()), checkDataDir(n.cfg.dataDir), checkState(n.ledger.Totals(time.Now())), doctor.Check{
 		Name: "media", Outcome: inspect.Fine,
 		Seen: fmt.Sprintf("bound to UDP %s; whether clients reach it cannot be seen from here", n.gauge.Socket.LocalAddr()),
 	})
@@ -34,9 +34,9 @@ func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 		d.Checks = append(d.Checks, auth.Check(n.rights.Status(), n.rights.HandsOn() || n.tuned.Load().overflow == sfu.Refuse, time.Now()))
 	}
 	if n.cfg.tls != nil {
-		d.Checks = append(d.Checks, n.cfg.tls.Check(n.publicURL(), time.Now()))
+		d.Checks = append(d.Checks, n.cfg.tls.Check(n.ports.base(), time.Now()))
 	}
-	if state, _, err := n.view.Latest(ctx); err == nil && strings.HasPrefix(n.publicURL(), "https://") {
+	if state, _, err := n.view.Latest(ctx); err == nil && strings.HasPrefix(n.ports.base(), "https://") {
 		d.Checks = append(d.Checks, certs.CheckMixed(state.Nodes))
 	}
 	d.OK = !slices.ContainsFunc(d.Checks, func(c doctor.Check) bool { return c.Outcome == inspect.Failure })

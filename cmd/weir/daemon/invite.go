@@ -1,8 +1,9 @@
 package daemon
 
 import (
-	"github.com/libp2p/go-libp2p/core/peer"
 	"weir/cmd/weir/invite"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // invite makes a token for joining this node's network.

@@ -110,10 +110,8 @@ type node struct {
 	drain *drain.Drainer
 
 	tuned     atomic.Pointer[tunable]
-	reloading reloading
-	// reloadable are the parts with files of their own.
-	reloadable []reloadable
-	hangups    *hangups // nil: SIGHUP is not handled
+	reloading *reloading
+	hangups   *hangups // nil: SIGHUP is not handled
 
 	rights      *rights.Rights // nil: no client needs a right
 	counters    *metrics.Counters
@@ -123,14 +121,11 @@ type node struct {
 	provisioner *provision.Provisioner // nil: this node starts no servers
 	releaser    *provision.Releaser    // nil: it does not end by itself
 
-	public, admin net.Listener
-	scrapes       net.Listener // nil without --metrics
-	// host is the address given to clients where --http or --media-port binds
-	// all addresses.
-	host   netip.Addr
-	unlock func() error // of the data directory
-	notify supervise.Notifier
-	health *supervise.Health
+	ports   ports
+	proxies proxies
+	unlock  func() error // of the data directory
+	notify  supervise.Notifier
+	health  *supervise.Health
 }
 
 // newNode binds all addresses; run starts the work. Its error says which step
@@ -138,6 +133,7 @@ type node struct {
 func newNode(cfg nodeConfig) (_ *node, err error) {
 	n := &node{cfg: cfg, log: cfg.log, policy: cfg.policy, began: time.Now(), notify: supervise.Notifier{Log: cfg.log}, events: eventlog.NewHub(cfg.log)}
 	n.policy.Event = n.event
+	n.proxies = proxies{trust: cfg.proxies, head: cfg.proxyHead, event: n.event, log: cfg.log}
 	var opened []func() error
 	defer func() {
 		if err != nil {
@@ -165,25 +161,25 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.public, err = bind.TCP(cfg.log, cfg.http, "--http", cfg.given.http); err != nil {
+	if n.ports.public, err = bind.TCP(cfg.log, cfg.http, "--http", cfg.given.http); err != nil {
 		return nil, err
 	}
-	opened = append(opened, n.public.Close)
-	n.public = n.behindProxies(n.public)
+	opened = append(opened, n.ports.public.Close)
+	n.ports.public = n.proxies.listen(n.ports.public)
 	closeTLS, err := n.secure(&cfg)
 	if err != nil {
 		return nil, err
 	}
 	opened = append(opened, closeTLS)
-	if n.admin, err = bind.TCP(cfg.log, cfg.admin, "--admin", cfg.given.admin); err != nil {
+	if n.ports.admin, err = bind.TCP(cfg.log, cfg.admin, "--admin", cfg.given.admin); err != nil {
 		return nil, err
 	}
-	opened = append(opened, n.admin.Close)
+	opened = append(opened, n.ports.admin.Close)
 	if cfg.metrics != "" {
-		if n.scrapes, err = bind.TCP(cfg.log, cfg.metrics, "--metrics", true); err != nil {
+		if n.ports.scrapes, err = bind.TCP(cfg.log, cfg.metrics, "--metrics", true); err != nil {
 			return nil, err
 		}
-		opened = append(opened, n.scrapes.Close)
+		opened = append(opened, n.ports.scrapes.Close)
 	}
 	socket, err := bind.Media(cfg.log, cfg.media, cfg.given.media)
 	if err != nil {
@@ -195,7 +191,8 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	} else if udp := socket.LocalAddr().(*net.UDPAddr).Port; port != udp {
 		cfg.log.Warn("media over TCP has another port than over UDP, which is taken", "tcp", port, "udp", udp)
 	}
-	if n.host, err = cfg.clientHost(n.public, socket); err != nil {
+	n.ports.media, n.ports.publicURL, n.ports.publicIP, n.ports.tls = socket, cfg.publicURL, cfg.publicIP, cfg.tls
+	if n.ports.host, err = cfg.clientHost(n.ports.public, socket); err != nil {
 		return nil, err
 	}
 
@@ -205,7 +202,6 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	}
 	n.spans = spans
 	n.tuned.Store(&cfg.live)
-	n.reloading.begin(cfg.loaded)
 	n.ledger = ledger.New(self, cfg.live.limits)
 	n.gauge = &gauge.Gauge{Socket: socket, Ledger: n.ledger, CPULimit: func() float64 { return n.tuned.Load().cpuLimit }, DelayLimit: func() time.Duration { return n.tuned.Load().delayLimit }}
 
@@ -241,11 +237,22 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 	if err := n.askForRights(); err != nil {
 		return nil, err
 	}
-	n.reloadable = n.parts()
+	parts := []reloadable{{"policy", n.policy.Reload}}
+	if cfg.tls != nil {
+		parts = append(parts, reloadable{"certificate", cfg.tls.Reload})
+	}
+	if n.rights != nil {
+		parts = append(parts, reloadable{"keys", func() error { n.rights.Reload(); return nil }}) // it reports mistakes by events
+	}
+	n.reloading = &reloading{
+		sources: cfg.settings, tuned: &n.tuned, ledger: n.ledger, level: cfg.level, policy: n.policy, parts: parts, notify: n.notify,
+		ready: n.isReady, publish: func() { n.dht.Publisher.Kick() }, event: n.events.Add,
+	}
+	n.reloading.begin(cfg.loaded)
 	n.gate = scope.NewGate(cfg.log, cfg.private)
-	n.gate.Own(scope.Redirect, func() []scope.Kind { return []scope.Kind{scope.KindOfURL(n.publicURL())} })
+	n.gate.Own(scope.Redirect, func() []scope.Kind { return []scope.Kind{scope.KindOfURL(n.ports.base())} })
 	n.gate.Own(scope.Candidate, func() []scope.Kind {
-		at, _ := netip.ParseAddrPort(n.media())
+		at, _ := netip.ParseAddrPort(n.ports.mediaAddr())
 		return []scope.Kind{scope.KindOf(at.Addr())}
 	})
 	n.policies = &policies.Store{Dir: filepath.Join(cfg.dataDir, policies.Dir), Operator: cfg.operator, Policy: cfg.policy, Log: cfg.log}
@@ -307,10 +314,10 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		defer n.dht.Overlay.Unprotect(from)
 		n.sfu.Links().Accept(from, s)
 	})
-	n.dht.Overlay.Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.publicURL()) })
+	n.dht.Overlay.Handle(sfu.OverflowProtocol, func(s network.Stream) { n.sfu.Clients().TakeOver(s.Conn().RemotePeer(), s, n.ports.base()) })
 	n.view = survey.NewOverview(self, cfg.network, n.dht.Reader, n.dht.Prober, cfg.log)
 	if cfg.events.Given() {
-		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.publicURL(), Network: cfg.network}
+		origin := hook.Origin{Node: self, Name: cfg.name, URL: n.ports.base(), Network: cfg.network}
 		n.hooks = hook.NewEvents(cfg.events, cfg.eventKinds, cfg.eventKeys, origin, n.handed, n.events)
 	}
 	alive := supervise.NewLiveness(
@@ -359,14 +366,14 @@ func (n *node) run(ctx context.Context) error {
 	work.Go(func() error { return n.gauge.Run(ctx) })
 	work.Go(func() error { return n.policy.Run(ctx) })
 	work.Go(func() error { return n.view.Run(ctx) })
-	work.Go(func() error { return httpd.Serve(ctx, public, n.cfg.tls.Listener(n.public)) })
+	work.Go(func() error { return httpd.Serve(ctx, public, n.cfg.tls.Listener(n.ports.public)) })
 	for _, f := range n.serveTLS() {
 		work.Go(func() error { return f(ctx) })
 	}
-	work.Go(func() error { return httpd.Serve(ctx, admin, n.admin) })
-	if n.scrapes != nil {
-		metrics := httpd.New(n.metricsHandler(), n.log)
-		work.Go(func() error { return httpd.Serve(ctx, metrics, n.scrapes) })
+	work.Go(func() error { return httpd.Serve(ctx, admin, n.ports.admin) })
+	if n.ports.scrapes != nil {
+		metrics := httpd.New(metricsHandler(n), n.log)
+		work.Go(func() error { return httpd.Serve(ctx, metrics, n.ports.scrapes) })
 	}
 	work.Go(func() error { return n.announce(ctx) })
 	work.Go(func() error { return n.events.Run(ctx) })
@@ -378,7 +385,7 @@ func (n *node) run(ctx context.Context) error {
 		work.Go(func() error { return n.rights.Run(ctx) })
 	}
 	work.Go(func() error { return supervise.NewWatchdog(n.notify, n.health.Alive).Run(ctx) })
-	work.Go(func() error { return n.watchHangups(ctx) })
+	work.Go(func() error { return n.hangups.watch(ctx, n.log, func() { _, _ = n.reloading.reload() }) })
 	if n.provisioner != nil {
 		work.Go(func() error { return n.provisioner.Run(ctx) })
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,9 +14,18 @@ import (
 	"weir/sfu/proxied"
 )
 
-// behindProxies wraps l, the listener of --http, for the trusted proxies.
-func (n *node) behindProxies(l net.Listener) net.Listener {
-	return &proxied.Listener{Listener: l, Trust: n.cfg.proxies, Take: n.cfg.proxyHead, Bare: checksHealth, Refused: n.refusedProxy}
+// proxies are the reverse proxies in front of --http whose word on clients is
+// taken.
+type proxies struct {
+	trust proxied.Trust
+	head  bool // they begin with a PROXY header
+	event func(event.Event)
+	log   *slog.Logger
+}
+
+// listen wraps l, the listener of --http, for the trusted proxies.
+func (p *proxies) listen(l net.Listener) net.Listener {
+	return &proxied.Listener{Listener: l, Trust: p.trust, Take: p.head, Bare: checksHealth, Refused: p.refused}
 }
 
 // checksHealth reports whether r is only a health check.
@@ -23,9 +33,9 @@ func checksHealth(r *http.Request) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz")
 }
 
-// refusedProxy reports a connection refused because of its PROXY header, or
+// refused reports a connection refused because of its PROXY header, or
 // because it lacks one.
-func (n *node) refusedProxy(from netip.AddrPort, why error) *problem.Problem {
+func (p *proxies) refused(from netip.AddrPort, why error) *problem.Problem {
 	code, text := problem.BadProxyHeader, ""
 	switch {
 	case errors.Is(why, proxied.ErrNotTaken):
@@ -37,21 +47,21 @@ func (n *node) refusedProxy(from netip.AddrPort, why error) *problem.Problem {
 	default:
 		text = fmt.Sprintf("the PROXY header of %s cannot be read: want version 1 or 2 of the PROXY protocol, in one piece", from.Addr())
 	}
-	n.event(event.Event{Kind: event.Refused, Client: from.String(), Reason: string(code), Detail: text})
+	p.event(event.Event{Kind: event.Refused, Client: from.String(), Reason: string(code), Detail: text})
 	return problem.New(code, text)
 }
 
 // asClients has h serve requests with the client addresses that the trusted
 // proxies give.
-func (n *node) asClients(h http.Handler) http.Handler {
-	if !n.cfg.proxies.Any() {
+func (p *proxies) asClients(h http.Handler) http.Handler {
+	if !p.trust.Any() {
 		return h
 	}
 	var once sync.Once
-	return n.cfg.proxies.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c := proxied.Of(r); r.Method == http.MethodPost && !c.Proxy.IsValid() && n.cfg.proxies.Has(c.Addr.Addr()) {
+	return p.trust.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := proxied.Of(r); r.Method == http.MethodPost && !c.Proxy.IsValid() && p.trust.Has(c.Addr.Addr()) {
 			once.Do(func() {
-				n.log.Warn("trusted proxy names no client: all that come through it count as one; have it set X-Forwarded-For", "proxy", c.Addr.Addr())
+				p.log.Warn("trusted proxy names no client: all that come through it count as one; have it set X-Forwarded-For", "proxy", c.Addr.Addr())
 			})
 		}
 		h.ServeHTTP(w, r)

@@ -17,19 +17,19 @@ const scrapesAtOnce = 4
 
 // metricsHandler serves /metrics only, under any host name: its clients can
 // read metrics, and do nothing else.
-func (n *node) metricsHandler() http.Handler {
+func metricsHandler(n *node) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", n.scraped())
+	mux.Handle("GET /metrics", scraped(n))
 	return problem.Mux(mux)
 }
 
-func (n *node) scraped() http.Handler {
-	return promhttp.HandlerFor(n.metrics(), promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce})
+func scraped(n *node) http.Handler {
+	return promhttp.HandlerFor(registryOf(n), promhttp.HandlerOpts{MaxRequestsInFlight: scrapesAtOnce})
 }
 
-// metrics registers all metrics in Prometheus' conventions: base units, label
+// registryOf has all metrics of n, in Prometheus' conventions: base units, label
 // values in snake_case and of a bounded set.
-func (n *node) metrics() *prometheus.Registry {
+func registryOf(n *node) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	gauge := func(name, help string, f func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "weir", Name: name, Help: help}, f))

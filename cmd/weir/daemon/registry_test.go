@@ -30,14 +30,14 @@ func TestMetrics(t *testing.T) {
 	}
 	n.counters.Times.Measured(meter.FirstVideo, 20*time.Millisecond)
 	n.counters.Times.Measured(meter.RoundTrip, time.Millisecond)
-	problems, err := testutil.GatherAndLint(n.metrics())
+	problems, err := testutil.GatherAndLint(registryOf(n))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	families, err := n.metrics().Gather()
+	families, err := registryOf(n).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,9 +89,9 @@ func TestMetricsAddress(t *testing.T) {
 		path, host string
 		status     int
 	}{
-		{n.metricsHandler(), "/metrics", "weir-1.example.org:9100", 200},
-		{n.metricsHandler(), "/api/v1/status", "127.0.0.1", 404},
-		{n.metricsHandler(), "/debug/pprof/", "127.0.0.1", 404},
+		{metricsHandler(n), "/metrics", "weir-1.example.org:9100", 200},
+		{metricsHandler(n), "/api/v1/status", "127.0.0.1", 404},
+		{metricsHandler(n), "/debug/pprof/", "127.0.0.1", 404},
 		{n.adminHandler(), "/metrics", "127.0.0.1:8081", 200},
 		{n.adminHandler(), "/metrics", "weir-1.example.org", 403},
 	} {

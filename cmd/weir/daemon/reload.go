@@ -1,22 +1,22 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
+	"log/slog"
 	"slices"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/capacity/event"
+	"weir/capacity/ledger"
 	"weir/cmd/weir/api"
 	"weir/cmd/weir/config"
-	"weir/cmd/weir/term"
+	"weir/cmd/weir/policies"
+	"weir/cmd/weir/supervise"
 )
 
 // LiveSettings are the settings that take effect while the node runs. Every
@@ -34,20 +34,20 @@ type reloadable struct {
 	reload func() error
 }
 
-// parts are the reloadable parts of this node.
-func (n *node) parts() []reloadable {
-	all := []reloadable{{"policy", n.policy.Reload}}
-	if n.cfg.tls != nil {
-		all = append(all, reloadable{"certificate", n.cfg.tls.Reload})
-	}
-	if n.rights != nil {
-		all = append(all, reloadable{"keys", func() error { n.rights.Reload(); return nil }}) // it reports mistakes by events
-	}
-	return all
-}
-
-// reloading is the configuration in force and the outcome of the last reload.
+// reloading reads the configuration again while the node runs, and knows the
+// one in force and the outcome of the last reload.
 type reloading struct {
+	sources Sources
+	tuned   *atomic.Pointer[tunable] // changes with a reload, as the next three do
+	ledger  *ledger.Ledger
+	level   *slog.LevelVar
+	policy  *policies.File
+	parts   []reloadable
+	notify  supervise.Notifier
+	ready   func() bool // the node is in its network
+	publish func()      // has the node's record published at once
+	event   func(event.Event)
+
 	one sync.Mutex // serializes reloads
 
 	mu       sync.Mutex
@@ -132,62 +132,53 @@ func merged(before, next []api.Setting) (in []api.Setting, changed, restart []st
 
 // reload reads the configuration again and applies the live settings, or
 // nothing if it has a mistake. Sessions, streams and links are not touched.
-func (n *node) reload() (api.Reload, error) {
-	n.reloading.one.Lock()
-	defer n.reloading.one.Unlock()
-	n.notify.Reloading()
-	report, err := n.readAgain()
-	n.notify.Reloaded(n.isReady())
+func (r *reloading) reload() (api.Reload, error) {
+	r.one.Lock()
+	defer r.one.Unlock()
+	r.notify.Reloading()
+	report, err := r.readAgain()
+	r.notify.Reloaded(r.ready())
 	kind := event.ConfigReloaded
 	if report.Outcome != api.ReloadApplied {
 		kind = event.ConfigRefused
 	}
-	n.events.Add(event.Event{Kind: kind, Reason: report.Outcome, Detail: report.String()})
+	r.event(event.Event{Kind: kind, Reason: report.Outcome, Detail: report.String()})
 	return report, err
 }
 
-func (n *node) readAgain() (api.Reload, error) {
+func (r *reloading) readAgain() (api.Reload, error) {
 	report := api.Reload{At: time.Now(), Outcome: api.ReloadApplied, Changed: []string{}, Restart: []string{}, Errors: []string{}}
-	next, err := n.cfg.settings.Load()
+	next, err := r.sources.Load()
 	if err != nil {
 		faults := FaultsOf(next.File, err)
 		report.Outcome, report.Errors = api.ReloadRefused, append(report.Errors, faults.Line())
-		n.reloading.done(report, nil)
+		r.done(report, nil)
 		return report, faults
 	}
-	in, changed, restart := merged(n.reloading.settings, next.Settings)
+	in, changed, restart := merged(r.settings, next.Settings)
 	report.Changed, report.Restart = append(report.Changed, changed...), append(report.Restart, restart...)
 
-	n.tuned.Store(&next.cfg.live)
-	n.ledger.SetLimits(next.cfg.live.limits)
-	n.cfg.level.Set(next.cfg.live.level)
+	r.tuned.Store(&next.cfg.live)
+	r.ledger.SetLimits(next.cfg.live.limits)
+	r.level.Set(next.cfg.live.level)
 	if slices.Contains(changed, "policy") {
-		n.policy.Take(next.cfg.policy)
+		r.policy.Take(next.cfg.policy)
 	}
 	var failed []error
-	for _, part := range n.reloadable {
+	for _, part := range r.parts {
 		if err := part.reload(); err != nil {
 			err = fmt.Errorf("%s not taken, what it said before stays in force: %w", part.name, err)
 			failed = append(failed, err)
 			report.Outcome, report.Errors = api.ReloadFailed, append(report.Errors, config.MaskSecrets(err.Error()))
 		}
 	}
-	n.dht.Publisher.Kick() // publishes new limits at once
-	n.reloading.done(report, in)
+	r.publish() // the new limits
+	r.done(report, in)
 	return report, errors.Join(failed...)
 }
 
-func (n *node) isReady() bool {
-	select {
-	case <-n.dht.Ready():
-		return true
-	default:
-		return false
-	}
-}
-
-func (n *node) configReply() api.Config {
-	r := &n.reloading
+// reply is the configuration in force.
+func (r *reloading) reply() api.Config {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := api.Config{Settings: r.settings, Reload: r.last}
@@ -197,58 +188,4 @@ func (n *node) configReply() api.Config {
 		}
 	}
 	return c
-}
-
-// hangups are SIGHUPs, each a request to reload the configuration. They are
-// caught before the node exists: an unhandled SIGHUP ends the process.
-//
-// A terminal that is closed sends the same signal. A node that can no longer
-// write to its terminal, and could at its start, takes it as the request to
-// end.
-type hangups struct {
-	c        chan os.Signal
-	terminal bool
-	end      chan<- os.Signal // receives SIGHUP if the terminal is gone
-}
-
-func listenForHangup() *hangups {
-	h := &hangups{c: make(chan os.Signal, 1), terminal: onTerminal()} // room for one: signals during a reload are merged
-	signal.Notify(h.c, syscall.SIGHUP)
-	return h
-}
-
-func (h *hangups) stop() { signal.Stop(h.c) }
-
-// endBy sets the channel for signals that end the process. Call it before
-// watchHangups begins.
-func (h *hangups) endBy(c chan<- os.Signal) {
-	if h != nil {
-		h.end = c
-	}
-}
-
-func onTerminal() bool {
-	return slices.ContainsFunc([]*os.File{os.Stdin, os.Stdout, os.Stderr}, func(f *os.File) bool { return term.IsTerminal(f) })
-}
-
-// watchHangups reloads the configuration at each SIGHUP, until ctx is done.
-func (n *node) watchHangups(ctx context.Context) error {
-	if n.hangups == nil {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	for {
-		select {
-		case <-n.hangups.c:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if h := n.hangups; h.terminal && !onTerminal() && h.end != nil {
-			n.log.Info("the terminal is closed: the node ends")
-			h.end <- syscall.SIGHUP // its channel has room: it is read at once, or the node ends already
-			h.end, h.terminal = nil, false
-			continue
-		}
-		_, _ = n.reload() // reload reports by an event
-	}
 }

@@ -90,7 +90,7 @@ linger: 7s
 stop-timeout: 8s
 log-level: warn
 policy: ` + policy + "\n")
-	report, err := n.reload()
+	report, err := n.reloading.reload()
 	if err != nil || report.Outcome != api.ReloadApplied || len(report.Restart) > 0 {
 		t.Fatalf("%+v, %v", report, err)
 	}
@@ -124,10 +124,10 @@ policy: ` + policy + "\n")
 
 	// And back, which also removes the policy.
 	write("log-level: error\n")
-	if report, err = n.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 500 || n.policy.Policy().Policy().Name != "default" || n.tuned.Load().overflow != sfu.Redirect {
+	if report, err = n.reloading.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 500 || n.policy.Policy().Policy().Name != "default" || n.tuned.Load().overflow != sfu.Redirect {
 		t.Errorf("back: %+v, %v", report, err)
 	}
-	if report, err = n.reload(); err != nil || len(report.Changed) > 0 || report.String() != "no setting has changed" {
+	if report, err = n.reloading.reload(); err != nil || len(report.Changed) > 0 || report.String() != "no setting has changed" {
 		t.Errorf("once more: %+v, %v", report, err)
 	}
 }
@@ -138,7 +138,7 @@ func TestReloadOfABadFileAppliesNothing(t *testing.T) {
 	n, admin, write := startWithConfig(t, "session-limit: 5\n")
 	value := func(name string) float64 {
 		t.Helper()
-		families, err := n.metrics().Gather()
+		families, err := registryOf(n).Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +159,7 @@ func TestReloadOfABadFileAppliesNothing(t *testing.T) {
 		"YAML": "session-limit: 6\nregion: [\n", "a policy that is not there": "session-limit: 6\npolicy: /nowhere\n",
 	} {
 		write(text)
-		report, err := n.reload()
+		report, err := n.reloading.reload()
 		if err == nil || report.Outcome != api.ReloadRefused || !strings.Contains(report.String(), "weir.yaml:2:") {
 			t.Errorf("%s: %+v, %v", name, report, err)
 		}
@@ -173,7 +173,7 @@ func TestReloadOfABadFileAppliesNothing(t *testing.T) {
 	if value("weir_config_last_reload_successful") != 0 {
 		t.Error("successful after all")
 	}
-	if problems, err := testutil.GatherAndLint(n.metrics()); err != nil || len(problems) > 0 {
+	if problems, err := testutil.GatherAndLint(registryOf(n)); err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
 	resp, err := http.Post(admin+"/api/v1/reload", "", nil)
@@ -200,7 +200,7 @@ func TestReloadOfABadFileAppliesNothing(t *testing.T) {
 func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 	n, admin, write := startWithConfig(t, "region: eu\nsession-limit: 5\n")
 	write("region: us\nsession-limit: 6\nhttp: 127.0.0.1:1\nprovision-url: https://me:s3cret@example.org/\n")
-	report, err := n.reload()
+	report, err := n.reloading.reload()
 	if err != nil || !slices.Equal(report.Restart, []string{"region", "provision-url"}) || !slices.Equal(report.Changed, []string{"session-limit"}) {
 		t.Errorf("%+v, %v; --http is on the command line, and stronger", report, err)
 	}
@@ -236,7 +236,7 @@ func TestReloadNamesWhatNeedsARestart(t *testing.T) {
 		t.Errorf("session-limit is shown as %+v", s)
 	}
 	write("region: eu\nsession-limit: 6\n")
-	if report, err = n.reload(); err != nil || len(report.Restart)+len(report.Changed) > 0 {
+	if report, err = n.reloading.reload(); err != nil || len(report.Restart)+len(report.Changed) > 0 {
 		t.Errorf("taken back: %+v, %v", report, err)
 	}
 	if s := of(show(), "region"); s.Pending != nil {
@@ -254,7 +254,7 @@ func TestReloadBelowWhatIsInUse(t *testing.T) {
 		}
 	}
 	write("session-limit: 2\n")
-	if _, err := n.reload(); err != nil {
+	if _, err := n.reloading.reload(); err != nil {
 		t.Fatal(err)
 	}
 	totals := n.ledger.Totals(time.Now())
@@ -265,7 +265,7 @@ func TestReloadBelowWhatIsInUse(t *testing.T) {
 		t.Errorf("a fourth one: %v", err)
 	}
 	write("session-limit: 0\n")
-	if _, err := n.reload(); err != nil {
+	if _, err := n.reloading.reload(); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.ledger.Admit(time.Now(), "d", capacity.Need{Purpose: capacity.View, Stream: "demo"}); err != nil {
@@ -320,8 +320,8 @@ func TestReloadThroughLinks(t *testing.T) {
 			for range 5 {
 				if i == 0 {
 					_ = n.status()
-					_ = n.configReply()
-				} else if _, err := n.reload(); err != nil {
+					_ = n.reloading.reply()
+				} else if _, err := n.reloading.reload(); err != nil {
 					t.Error(err)
 				}
 			}
@@ -329,7 +329,7 @@ func TestReloadThroughLinks(t *testing.T) {
 	}
 	all.Wait()
 	write("session-limit: 9\n")
-	if _, err := n.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 9 {
+	if _, err := n.reloading.reload(); err != nil || n.ledger.Totals(time.Now()).Limits.Sessions != 9 {
 		t.Errorf("the last one is not in force: %v", err)
 	}
 }
@@ -337,9 +337,9 @@ func TestReloadThroughLinks(t *testing.T) {
 // A part whose own file is invalid is named, and the rest is in force.
 func TestReloadOfAPartThatFails(t *testing.T) {
 	n, _, write := startWithConfig(t, "session-limit: 5\n")
-	n.reloadable = append(n.reloadable, reloadable{"tls-cert", func() error { return errors.New("the pair does not match") }})
+	n.reloading.parts = append(n.reloading.parts, reloadable{"tls-cert", func() error { return errors.New("the pair does not match") }})
 	write("session-limit: 6\n")
-	report, err := n.reload()
+	report, err := n.reloading.reload()
 	if err == nil || report.Outcome != api.ReloadFailed || !strings.Contains(report.String(), "tls-cert not taken, what it said before stays in force: the pair does not match") {
 		t.Errorf("%+v, %v", report, err)
 	}

@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -21,11 +19,11 @@ import (
 
 func (n *node) ready() api.Ready {
 	info := api.Ready{
-		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: n.localURL(), Admin: "http://" + n.adminAddr(),
-		Media: n.media(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
+		PeerID: n.dht.ID().String(), Name: n.cfg.name, HTTP: n.ports.localURL(), Admin: "http://" + n.ports.adminAddr(),
+		Media: n.ports.mediaAddr(), PID: os.Getpid(), Network: n.cfg.network, DataDir: n.cfg.dataDir,
 	}
-	if n.scrapes != nil {
-		info.Metrics = "http://" + n.scrapes.Addr().String()
+	if n.ports.scrapes != nil {
+		info.Metrics = "http://" + n.ports.scrapes.Addr().String()
 	}
 	for _, a := range n.dht.Overlay.Addrs() {
 		info.P2P = append(info.P2P, a.String())
@@ -33,51 +31,10 @@ func (n *node) ready() api.Ready {
 	return info
 }
 
-func (n *node) publicURL() string {
-	if n.cfg.publicURL != "" {
-		return n.cfg.publicURL
-	}
-	return n.localURL()
-}
-
-// adminAddr is the admin API's address from this machine.
-func (n *node) adminAddr() string {
-	at := n.admin.Addr().(*net.TCPAddr).AddrPort()
-	if at.Addr().IsUnspecified() {
-		at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
-	}
-	return at.String()
-}
-
-// localURL is the URL of --http from this machine; it does not depend on
-// --public-url.
-func (n *node) localURL() string {
-	at := n.public.Addr().(*net.TCPAddr).AddrPort()
-	if at.Addr().IsUnspecified() {
-		host := n.host
-		if !host.IsValid() {
-			host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		}
-		at = netip.AddrPortFrom(host, at.Port())
-	}
-	return n.cfg.tls.URL(at, n.cfg.publicURL)
-}
-
-// media is the public address of the port of all media.
-func (n *node) media() string {
-	at := n.gauge.Socket.LocalAddr().(*net.UDPAddr).AddrPort()
-	if n.cfg.publicIP.IsValid() {
-		at = netip.AddrPortFrom(n.cfg.publicIP, at.Port())
-	} else if at.Addr().IsUnspecified() && n.host.IsValid() {
-		at = netip.AddrPortFrom(n.host, at.Port())
-	}
-	return at.String()
-}
-
 // sample is the node's current record of itself.
 func (n *node) sample() (capacity.Record, []capacity.StreamInfo) {
 	r := capacity.Record{
-		Name: n.cfg.name, URL: n.publicURL(), Media: n.media(), Region: n.cfg.region, Zone: n.cfg.zone,
+		Name: n.cfg.name, URL: n.ports.base(), Media: n.ports.mediaAddr(), Region: n.cfg.region, Zone: n.cfg.zone,
 		Release: build.Release(), Features: n.features(), Policy: n.policy.Policy().Policy().Version,
 	}
 	n.ledger.Totals(time.Now()).Fill(&r)
@@ -177,4 +134,14 @@ func (n *node) nameOf(id peer.ID) string {
 		return n.cfg.name
 	}
 	return n.dht.Prober.Name(id)
+}
+
+// isReady reports whether the node is in its network.
+func (n *node) isReady() bool {
+	select {
+	case <-n.dht.Ready():
+		return true
+	default:
+		return false
+	}
 }

@@ -22,7 +22,7 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 		return func() error { return nil }, nil
 	}
 	if cfg.publicURL == "" {
-		at := n.public.Addr().(*net.TCPAddr).AddrPort()
+		at := n.ports.public.Addr().(*net.TCPAddr).AddrPort()
 		at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 		if cfg.publicURL, err = c.ClientURL(at); err != nil {
 			return nil, cmdline.BadInput(err)
@@ -35,9 +35,9 @@ func (n *node) secure(cfg *nodeConfig) (closeAll func() error, err error) {
 		if err != nil {
 			return nil, err
 		}
-		plain = n.behindProxies(l)
+		plain = n.proxies.listen(l)
 	}
-	c.Open(cfg.dataDir, n.public.Addr(), plain, n.events.Add)
+	c.Open(cfg.dataDir, n.ports.public.Addr(), plain, n.events.Add)
 	return c.Close, nil
 }
 
@@ -47,9 +47,9 @@ func (n *node) serveTLS() []func(context.Context) error {
 	if c == nil {
 		return nil
 	}
-	work := c.Tasks(n.publicURL)
+	work := c.Tasks(n.ports.base)
 	if c.Redirect != nil {
-		plain := httpd.New(c.Plain(n.publicURL), n.log)
+		plain := httpd.New(c.Plain(n.ports.base), n.log)
 		work = append(work, func(ctx context.Context) error { return httpd.Serve(ctx, plain, c.Redirect) })
 	}
 	return work

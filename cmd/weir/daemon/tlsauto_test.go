@@ -131,8 +131,8 @@ func TestCertificateByACME(t *testing.T) {
 	}
 	t.Cleanup(ca.Close)
 	n := runACME(t, ca, domain, dir, port)
-	if want := "https://" + domain + ":" + strconv.Itoa(port); n.publicURL() != want || n.ready().HTTP != want {
-		t.Errorf("clients are told %s, the console is at %s; want %s", n.publicURL(), n.ready().HTTP, want)
+	if want := "https://" + domain + ":" + strconv.Itoa(port); n.ports.base() != want || n.ready().HTTP != want {
+		t.Errorf("clients are told %s, the console is at %s; want %s", n.ports.base(), n.ready().HTTP, want)
 	}
 	applied := func(after uint64) event.Event {
 		return awaitEvent(t, n, "a certificate", func(e event.Event) bool { return e.Kind == event.CertificateApplied && e.Seq > after })
@@ -159,7 +159,7 @@ func TestCertificateByACME(t *testing.T) {
 		t.Errorf("told %+v", failed)
 	}
 	// Asked about a moment when the certificate is valid: see served.
-	if check := n.cfg.tls.Check(n.publicURL(), served(t, ca, domain, port).NotBefore.Add(time.Second)); check.Outcome == inspect.Fine || !strings.Contains(check.Do, "port 443") || !strings.Contains(check.Seen, "no other one was taken: no certificate for") {
+	if check := n.cfg.tls.Check(n.ports.base(), served(t, ca, domain, port).NotBefore.Add(time.Second)); check.Outcome == inspect.Fine || !strings.Contains(check.Do, "port 443") || !strings.Contains(check.Seen, "no other one was taken: no certificate for") {
 		t.Errorf("doctor says %+v", check)
 	}
 }
@@ -191,7 +191,7 @@ func TestACMEByThePlainPort(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if at := resp.Header.Get("Location"); resp.StatusCode != http.StatusPermanentRedirect || at != n.publicURL()+"/play/demo" {
+		if at := resp.Header.Get("Location"); resp.StatusCode != http.StatusPermanentRedirect || at != n.ports.base()+"/play/demo" {
 			t.Errorf("%s, to %q", resp.Status, at)
 		}
 	})
@@ -238,7 +238,7 @@ func TestACMEThatCannotWork(t *testing.T) {
 				if _, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port), &tls.Config{InsecureSkipVerify: true, ServerName: "weir.example.org"}); err == nil {
 					t.Error("clients are served by some certificate")
 				}
-				if check := n.cfg.tls.Check(n.publicURL(), time.Now()); check.Outcome != inspect.Failure || !strings.Contains(check.Seen, "there is none yet") {
+				if check := n.cfg.tls.Check(n.ports.base(), time.Now()); check.Outcome != inspect.Failure || !strings.Contains(check.Seen, "there is none yet") {
 					t.Errorf("doctor says %+v", check)
 				}
 			})
