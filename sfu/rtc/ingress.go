@@ -66,6 +66,7 @@ type Ingress struct {
 	seen     int             // SSRCs seen, of RTP and RTCP
 	heard    time.Time       // when any packet came last
 	packet   rtp.Packet
+	alone    []byte // payload of the current packet, if redundant audio was made of it
 	report   interceptor.RTCPReader
 	cc       []interceptor.RTPHeaderExtension // the extension of congestion control, if negotiated
 	told     map[forward.Reason]bool
@@ -301,6 +302,7 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 		in.drop(forward.Malformed, "a packet's header extensions make no sense")
 		return
 	}
+	in.redundant(p)
 	r := in.routes.Route(tap.source, demux.Mark{
 		PayloadType: p.PayloadType, MID: in.extension(in.mid), RID: in.extension(in.rid), RepairedRID: in.extension(in.rrid), Size: len(p.Payload),
 	}, now)

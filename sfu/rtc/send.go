@@ -154,6 +154,7 @@ type trackSender struct {
 	rtx       *srtp.Index // of the SSRC of retransmissions
 	buffer    []byte      // a packet that leaves alone
 	stamp     stamp       // of congestion control
+	blocks    *blocks     // nil: not redundant audio
 }
 
 // WriteRTCP implements forward.Sender.
@@ -165,6 +166,7 @@ func (s *trackSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	if sealer != nil && to == nil {
 		return 0, errNoRoute
 	}
+	payload = s.blocks.of(payload)
 	s.stamp.mark(h, payload)
 	if sealer == nil {
 		return s.pion.WriteRTP(h, payload)
@@ -188,6 +190,7 @@ func (s *trackSender) BatchRTP(b forward.Batch, h *rtp.Header, payload []byte) (
 	if sealer == nil || to == nil || to.far != nil {
 		return s.WriteRTP(h, payload)
 	}
+	payload = s.blocks.of(payload)
 	s.stamp.mark(h, payload)
 	n, err := sealer.Seal(b.Next(to.udp, srtp.SealedSize(h, payload)), s.indexOf(h.SSRC), h, payload)
 	if err != nil {

@@ -37,7 +37,9 @@ type LocalTrack struct {
 func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
 	all := ctx.CodecParameters()
 	for _, codec := range all {
-		if !strings.EqualFold(codec.MimeType, l.Track.Codec.MimeType) || l.PayloadType != 0 && codec.PayloadType != l.PayloadType {
+		blocks := blocksFor(l.Track.Codec.MimeType, codec)
+		carries := strings.EqualFold(codec.MimeType, l.Track.Codec.MimeType) || blocks != nil && l.PayloadType != 0
+		if !carries || l.PayloadType != 0 && codec.PayloadType != l.PayloadType {
 			continue
 		}
 		b := forward.Binding{
@@ -62,7 +64,8 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 		b.Sender = &trackSender{
 			stamp: stamp,
 			out:   l.out, pion: ctx.WriteStream(), writeRTCP: l.writeRTCP,
-			ssrc: b.SSRC, index: l.out.index(b.SSRC), rtx: l.out.index(b.RTX.SSRC),
+			blocks: blocks,
+			ssrc:   b.SSRC, index: l.out.index(b.SSRC), rtx: l.out.index(b.RTX.SSRC),
 		}
 		l.DownTrack.Bind(b)
 		return codec, nil

@@ -268,7 +268,32 @@ func (b *builder) codecsOf() []Codec {
 			all = append(all, c)
 		}
 	}
-	return all
+	opus := slices.Clone(all)
+	for i := range all {
+		if c := &all[i]; c.MimeType == MimeRED {
+			c.Inner, c.RTX = innerOf(*c, opus), 0
+		}
+	}
+	return slices.DeleteFunc(all, func(c Codec) bool { return c.MimeType == MimeRED && c.Inner == nil })
+}
+
+// innerOf returns the codec among all that the blocks of redundant audio are of:
+// of its parameters "111/111" (RFC 2198, section 5) all have to name it. Nil:
+// there is none.
+func innerOf(c Codec, all []Codec) *Codec {
+	first, _, _ := strings.Cut(c.SDPFmtpLine, "/")
+	for name := range strings.SplitSeq(c.SDPFmtpLine, "/") {
+		if name != first {
+			return nil
+		}
+	}
+	i := slices.IndexFunc(all, func(o Codec) bool {
+		return o.MimeType == webrtc.MimeTypeOpus && strconv.Itoa(int(o.PT)) == first
+	})
+	if i < 0 {
+		return nil
+	}
+	return &all[i]
 }
 
 // maxNamed bounds the formats that an error names.

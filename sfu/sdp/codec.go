@@ -52,6 +52,9 @@ var sprop = map[string][]string{
 // parameters are those of RFC 7845, section 5.1.1.
 const mimeMultiopus = "audio/multiopus"
 
+// MimeRED is redundant audio (RFC 2198), here of Opus alone.
+const MimeRED = "audio/red"
+
 // forwardable are the codecs that weir forwards. RFC 3551 assigns payload types
 // 0 to 34.
 var forwardable = []known{
@@ -60,6 +63,7 @@ var forwardable = []known{
 	{webrtc.MimeTypePCMA, 8000, 1, 8, "", 8, 0},
 	{webrtc.MimeTypeG722, 8000, 1, 9, "", 9, 0}, // 16 kHz; its RTP clock is 8000 Hz by an old mistake (RFC 3551, section 4.5.2)
 	{mimeMultiopus, 48000, 6, -1, "", 114, 0},
+	{MimeRED, 48000, 2, -1, "111/111", 63, 0},
 	{webrtc.MimeTypeVP8, 90000, 0, -1, "", 96, 97},
 	{webrtc.MimeTypeH264, 90000, 0, -1, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 98, 99},
 	{webrtc.MimeTypeVP9, 90000, 0, -1, "profile-id=0", 100, 101},
@@ -91,7 +95,7 @@ func ForwardableCodecs() []string {
 
 // InEveryRelease reports whether every release of weir forwards the codec.
 func InEveryRelease(mime string) bool {
-	return IsForwardable(mime) && mime != mimeMultiopus && mime != webrtc.MimeTypeH265
+	return IsForwardable(mime) && mime != mimeMultiopus && mime != webrtc.MimeTypeH265 && mime != MimeRED
 }
 
 // codecNamed finds a forwardable codec by its encoding name, in any case (RFC
@@ -135,9 +139,10 @@ type Codec struct {
 	PT, RTX webrtc.PayloadType // RTX 0: no retransmissions
 	rtpmap  string             // in the client's spelling; "": none, for a static payload type
 	Sprop   string             // parameter sets of H264 and H265, separated by commas
+	Inner   *Codec             // of the blocks of redundant audio; nil for other codecs, and on links, which have it beside
 }
 
-// Params returns c and its retransmissions as codecs of pion.
+// Params returns c, its retransmissions and what it contains as codecs of pion.
 func (c Codec) Params() []webrtc.RTPCodecParameters {
 	all := []webrtc.RTPCodecParameters{{RTPCodecCapability: c.RTPCodecCapability, PayloadType: c.PT}}
 	if c.RTX != 0 {
@@ -147,6 +152,9 @@ func (c Codec) Params() []webrtc.RTPCodecParameters {
 			},
 			PayloadType: c.RTX,
 		})
+	}
+	if c.Inner != nil {
+		all = append(all, c.Inner.Params()...)
 	}
 	return all
 }
@@ -172,6 +180,10 @@ func (c Codec) WithFeedback() Codec {
 	c.RTCPFeedback = feedbackAudio
 	if KindOf(c.MimeType) == webrtc.RTPCodecTypeVideo {
 		c.RTCPFeedback = feedbackVideo
+	}
+	if c.Inner != nil {
+		inner := c.Inner.WithFeedback()
+		c.Inner = &inner
 	}
 	return c
 }
@@ -221,11 +233,25 @@ func (s *Section) Preferred(used map[webrtc.PayloadType]string) (Codec, bool) {
 func (s *Section) Match(want webrtc.RTPCodecCapability, used map[webrtc.PayloadType]string) (Codec, bool) {
 	best, bestScore := Codec{}, 0
 	for _, c := range s.codecs {
-		if score := Decodes(c.RTPCodecCapability, want, s.lenient); score > bestScore && free(used, c) {
+		if score := c.fits(want, s.lenient); score > bestScore && free(used, c) {
 			best, bestScore = c, score
 		}
 	}
 	return best, bestScore > 0
+}
+
+// fits returns how well c can carry want; 0: not at all. Redundant audio fits
+// Opus without its redundancy.
+func (c Codec) fits(want webrtc.RTPCodecCapability, lenient bool) int {
+	switch {
+	case want.MimeType != MimeRED:
+		return Decodes(c.RTPCodecCapability, want, lenient)
+	case c.Inner != nil:
+		return 2
+	case c.MimeType == webrtc.MimeTypeOpus:
+		return 1
+	}
+	return 0
 }
 
 // Decodes returns how well a decoder of have decodes a stream of want; 0: not
@@ -353,7 +379,7 @@ func h265Contains(a, b int) bool {
 // free reports whether c's payload type has no other meaning in used.
 func free(used map[webrtc.PayloadType]string, c Codec) bool {
 	meaning := used[c.PT]
-	return meaning == "" || meaning == c.meaning()
+	return (meaning == "" || meaning == c.meaning()) && (c.Inner == nil || free(used, *c.Inner))
 }
 
 func (c Codec) meaning() string {
@@ -364,6 +390,9 @@ func (c Codec) meaning() string {
 // retransmissions of c if their payload type has another meaning already.
 func ClaimPayloadTypes(used map[webrtc.PayloadType]string, c *Codec) {
 	used[c.PT] = c.meaning()
+	if c.Inner != nil {
+		ClaimPayloadTypes(used, c.Inner)
+	}
 	if c.RTX == 0 {
 		return
 	}

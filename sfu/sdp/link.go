@@ -48,6 +48,9 @@ func LinkText(text string, most Limits) (string, error) {
 		first = false
 		// A link has one format for each name.
 		named := map[string]bool{}
+		for i := range s.codecs {
+			s.codecs[i].Inner = nil
+		}
 		codecs := slices.DeleteFunc(s.codecs, func(c Codec) bool {
 			twice := named[c.MimeType]
 			named[c.MimeType] = true
