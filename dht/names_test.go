@@ -20,11 +20,20 @@ import (
 	"weir/dht/pb"
 )
 
+// publishers returns the other nodes at which stream is published.
+func (n *testNode) publishers(t *testing.T, stream string) (at []peer.ID, err error) {
+	all, err := n.Names.Publishers(t.Context(), stream, nil)
+	for _, p := range all {
+		at = append(at, p.Node)
+	}
+	return at, err
+}
+
 // publishedAt asks n until it finds stream at want.
 func (n *testNode) publishedAt(t *testing.T, stream string, want peer.ID) {
 	t.Helper()
 	dhttest.Eventually(t, func() error {
-		if at, err := n.Names.Publishers(t.Context(), stream); err != nil || !slices.Equal(at, []peer.ID{want}) {
+		if at, err := n.publishers(t, stream); err != nil || !slices.Equal(at, []peer.ID{want}) {
 			return fmt.Errorf("%s: published at %v, %v", stream, at, err)
 		}
 		return nil
@@ -49,10 +58,10 @@ func TestPublisherIsFound(t *testing.T) {
 		if a, err := nodes[1].Seeker.Find(t.Context(), StreamTopic("s0"), view(), nil); err != nil || len(a.Candidates) > 0 {
 			t.Errorf("the node takes viewers: %+v, %v", a, err)
 		}
-		if at, err := at.Names.Publishers(t.Context(), "s0"); err != nil || len(at) > 0 {
+		if at, err := at.publishers(t, "s0"); err != nil || len(at) > 0 {
 			t.Errorf("asked at the node itself: %v, %v", at, err)
 		}
-		if at, err := nodes[1].Names.Publishers(t.Context(), "free"); err != nil || len(at) > 0 {
+		if at, err := nodes[1].publishers(t, "free"); err != nil || len(at) > 0 {
 			t.Errorf("a free name is published at %v, %v", at, err)
 		}
 	})
@@ -68,7 +77,7 @@ func TestRelayIsNoPublisher(t *testing.T) {
 		relay.mu.Unlock()
 		relay.Publisher.Kick()
 		dhttest.Eventually(t, func() error { return nodes[2].sees(StreamTopic("show"), []*testNode{relay}) })
-		if at, err := nodes[2].Names.Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
+		if at, err := nodes[2].publishers(t, "show"); err != nil || len(at) > 0 {
 			t.Errorf("published at %v, %v", at, err)
 		}
 		origin.carry("show")
@@ -88,7 +97,7 @@ func TestCrashedPublisherIsNotBelieved(t *testing.T) {
 	if err := nodes[0].Host().Close(); err != nil {
 		t.Fatal(err)
 	}
-	if at, err := nodes[1].Names.Publishers(t.Context(), "show"); err != nil || len(at) > 0 {
+	if at, err := nodes[1].publishers(t, "show"); err != nil || len(at) > 0 {
 		t.Errorf("published at %v, %v", at, err)
 	}
 	nodes[1].carry("show")
@@ -121,7 +130,7 @@ func TestHungHoldersDoNotDelayPublishers(t *testing.T) {
 			})
 			asker.nearest(fakes)
 			start := time.Now()
-			at, err := asker.Names.Publishers(t.Context(), name)
+			at, err := asker.publishers(t, name)
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -152,22 +161,86 @@ func TestNameOfWhatIsNoStream(t *testing.T) {
 func TestClaim(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		nodes := newTestNetwork(t, 3)
-		release, err := nodes[0].Names.Claim(t.Context(), "show")
+		release, err := nodes[0].Names.Claim(t.Context(), "show", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range nodes {
-			_, err := n.Names.Claim(t.Context(), "show")
+			_, err := n.Names.Claim(t.Context(), "show", nil)
 			if taken := new(naming.Taken); !errors.As(err, &taken) || taken.At != nodes[0].ID() {
 				t.Errorf("claimed again: %v", err)
 			}
 		}
 		release()
-		again, err := nodes[1].Names.Claim(t.Context(), "show")
+		again, err := nodes[1].Names.Claim(t.Context(), "show", nil)
 		if err != nil {
 			t.Fatalf("not free again: %v", err)
 		}
 		again()
+	})
+}
+
+// A publisher of the same right takes a name over at once, and any other when the
+// node says so; who is told of it is told for how long the name has been held.
+func TestClaimTakesOver(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		right       string // of the second
+		silent      bool   // the first publisher
+		takes, same bool
+	}{
+		{"the same right", "token of alice", false, true, true},
+		{"another right", "token of bob", false, false, false},
+		{"no right", "", false, false, false},
+		{"no right, from one that is silent", "", true, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				nodes := newTestNetwork(t, 3)
+				first, second := nodes[0], nodes[1]
+				first.yields(func(_ string, same bool) bool { return same || c.silent })
+				release, err := first.Names.Claim(t.Context(), "show", []byte("token of alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer release()
+				time.Sleep(2 * time.Second)
+				all, err := second.Names.Publishers(t.Context(), "show", []byte(c.right))
+				if err != nil || len(all) != 1 || all[0].Same != c.same || all[0].Held < 2*time.Second || all[0].Held > 4*time.Second {
+					t.Errorf("published at %+v, %v", all, err)
+				}
+				again, err := second.Names.Claim(t.Context(), "show", []byte(c.right))
+				if taken := new(naming.Taken); (err == nil) != c.takes || err != nil && !errors.As(err, &taken) {
+					t.Fatalf("taken over: %v", err)
+				}
+				if err == nil {
+					defer again()
+					all, err := nodes[2].Names.Publishers(t.Context(), "show", nil)
+					if err != nil || len(all) != 1 || all[0].Node != second.ID() {
+						t.Errorf("published at %+v, %v", all, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A proof is good for one node only: who has seen it cannot claim by it.
+func TestProofIsOfItsSender(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		node := newTestNetwork(t, 1)[0]
+		node.yields(func(_ string, same bool) bool { return same })
+		release, err := node.Names.Claim(t.Context(), "show", []byte("right"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+		for name, proof := range map[string][]byte{"none": nil, "short": {1}, "the right itself": []byte("right"), "long": make([]byte, 1<<10)} {
+			reply, err := node.Names.Answer(time.Now(), "stranger", &pb.Claim{Topic: string(StreamTopic("show")), Intent: pb.Claim_TAKE, Proof: proof})
+			if err != nil || reply.Own != pb.ClaimReply_PUBLISHED || reply.SameRight {
+				t.Errorf("%s: %v, %v", name, reply, err)
+			}
+		}
 	})
 }
 
@@ -199,7 +272,7 @@ func TestGivingWayToWhoGaveUp(t *testing.T) {
 			}
 			return nil
 		})
-		release, err := asker.Names.Claim(t.Context(), "show")
+		release, err := asker.Names.Claim(t.Context(), "show", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,11 +310,11 @@ func TestSilenceIsNotNo(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
-		if release, err := asker.Names.Claim(ctx, "show"); !errors.Is(err, ErrUnanswered) {
+		if release, err := asker.Names.Claim(ctx, "show", nil); !errors.Is(err, ErrUnanswered) {
 			t.Errorf("claimed: %v, %v", release != nil, err)
 		}
 		// They hang for good: then they do not count any more.
-		release, err := asker.Names.Claim(t.Context(), "show")
+		release, err := asker.Names.Claim(t.Context(), "show", nil)
 		if err != nil {
 			t.Fatalf("not claimed in spite of them: %v", err)
 		}

@@ -94,6 +94,9 @@ type Config struct {
 	// and one carriage per stream carried. It is called a few times a second,
 	// and for every reservation answered. Nil: nothing is published.
 	Sample func() (capacity.Record, []capacity.StreamInfo)
+	// Yield has this node's publisher of stream give way to one at another node,
+	// of the same right or not, and reports whether it does. Nil: none ever does.
+	Yield func(stream string, same bool) bool
 	// Grant returns a lease for a request or refuses with a *capacity.Refusal;
 	// Release takes one back. Nil: nothing is granted.
 	Grant   func(capacity.Request) (capacity.Lease, error)

@@ -48,8 +48,16 @@ type testNode struct {
 	mu       sync.Mutex
 	features []string
 	streams  []capacity.StreamInfo
+	yield    func(stream string, same bool) bool // nil: no publisher gives way
 
 	stop func()
+}
+
+// yields decides whether publishers of the node give way.
+func (n *testNode) yields(f func(stream string, same bool) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.yield = f
 }
 
 // carry makes the node publish itself as the origin of exactly these streams.
@@ -122,6 +130,11 @@ func newTestNode(t testing.TB, change func(*Config)) *testNode {
 		Listen:  addrs,
 		Libp2p:  options,
 		Sample:  n.sample,
+		Yield: func(stream string, same bool) bool {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.yield != nil && n.yield(stream, same)
+		},
 		Grant: func(req capacity.Request) (capacity.Lease, error) {
 			return n.ledger.Reserve(time.Now(), req)
 		},

@@ -155,7 +155,7 @@ func (n *Node) wireHolder() {
 			}
 		},
 		Ask: asker.Ask, Introduce: n.peers.Introduce, Introduced: n.peers.Introduced,
-		Tracer: n.cfg.Tracer,
+		Yield: n.cfg.Yield, Tracer: n.cfg.Tracer,
 	})
 	n.datagrams = datagram.New(datagram.Config{
 		NetworkID: n.network, Protocol: n.protocols.records + "/datagram", Traffic: n.Overlay.Traffic, Conns: n.Overlay.Host.Network().ConnsToPeer,

@@ -357,7 +357,7 @@ func TestNameIsTakenElsewhere(t *testing.T) {
 	add := func(limits ledger.Limits) (n *meshNode) {
 		count := &atomic.Int64{}
 		n = m.add(limits, func(c *Config) {
-			c.Claim = func(_ context.Context, stream string) (func(), error) {
+			c.Claim = func(_ context.Context, stream string, _ []byte) (func(), error) {
 				count.Add(1)
 				switch stream {
 				case "taken":
@@ -411,10 +411,10 @@ func TestNameIsTakenTwice(t *testing.T) {
 	for range 3 {
 		var n *meshNode
 		n = m.add(ledger.Limits{}, func(c *Config) {
-			c.Published = func(_ context.Context, stream string) (at []peer.ID, _ error) {
+			c.Published = func(_ context.Context, stream string, _ []byte) (at []Rival, _ error) {
 				for _, other := range m.all() {
-					if carried, ok := other.carriage(stream); visible.Load() && other != n && ok && carried.Origin {
-						at = append(at, other.id)
+					if carried, ok := other.carriage(stream); visible.Load() && other != n && ok && carried.Origin && carried.State == capacity.Live {
+						at = append(at, Rival{Node: other.id})
 					}
 				}
 				return at, nil
@@ -431,7 +431,7 @@ func TestNameIsTakenTwice(t *testing.T) {
 	visible.Store(true)
 	for _, goes := range nodes[1:] {
 		eventually(t, "one has gone", func() bool { return goes.saw("session.closed") > 0 })
-		if detail := goes.lastDetail("session.closed"); !strings.Contains(detail, "taken at the same time") {
+		if detail := goes.lastDetail("session.closed"); !strings.Contains(detail, "its name was taken at node") {
 			t.Errorf("it is told %q", detail)
 		}
 	}
@@ -439,6 +439,12 @@ func TestNameIsTakenTwice(t *testing.T) {
 	eventually(t, "the other goes on", func() bool { return v.Stats().Frames > from+100 })
 	if n := stays.Counts().Publishers; n != 1 {
 		t.Errorf("%d publishers where it stays", n)
+	}
+	for _, goes := range nodes[1:] {
+		eventually(t, "its viewers get the stream that stays", func() bool {
+			c, _ := goes.carriage("demo")
+			return c.Parent != "" && c.Path[0] == stays.id
+		})
 	}
 }
 

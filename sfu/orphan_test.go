@@ -91,12 +91,12 @@ func TestOriginDies(t *testing.T) {
 // claims makes every node ask the others for a stream's name: a publisher that
 // has been silent gives way.
 func claims(c *Config, m *mesh) {
-	c.Claim = func(_ context.Context, stream string) (func(), error) {
+	c.Claim = func(_ context.Context, stream string, _ []byte) (func(), error) {
 		for _, other := range m.all() {
 			if other.id == c.Self || other.isDown() {
 				continue
 			}
-			if _, origin := other.tree.Here(stream); origin && !other.Clients().Yield(stream) {
+			if _, origin := other.tree.Here(stream); origin && !other.Clients().Yield(stream, false) {
 				return nil, &TakenError{Node: other.id}
 			}
 		}

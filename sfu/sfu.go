@@ -41,6 +41,7 @@ type (
 	Overflow      = whip.Overflow
 	Origins       = whip.Origins
 	Helper        = whip.Helper
+	Rival         = whip.Rival
 	Signal        = whip.Signal
 	SessionStatus = whip.SessionStatus
 	LinkStatus    = cascade.LinkStatus
@@ -95,13 +96,13 @@ type Config struct {
 	// is called repeatedly while a viewer waits for the stream. Default:
 	// unknown.
 	Live func(ctx context.Context, stream string) bool
-	// Claim takes the name of a stream for a publisher here, until release is
-	// called. The error is a [*TakenError], or an [*UnansweredError] if that
-	// cannot be determined. Nil: check names on this node only.
-	Claim func(ctx context.Context, stream string) (release func(), err error)
+	// Claim takes the name of a stream for a publisher here that has right, until
+	// release is called. The error is a [*TakenError], or an [*UnansweredError]
+	// if that cannot be determined. Nil: check names on this node only.
+	Claim func(ctx context.Context, stream string, right []byte) (release func(), err error)
 	// Published returns the other nodes that have a publisher of stream. The
 	// error is an [*UnansweredError].
-	Published func(ctx context.Context, stream string) ([]peer.ID, error)
+	Published func(ctx context.Context, stream string, right []byte) ([]Rival, error)
 	// Dial opens the signalling stream of a cascade link.
 	Dial func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
 	// Handover opens a stream of [OverflowProtocol]; nil: Overflow Relay

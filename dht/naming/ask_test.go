@@ -91,6 +91,7 @@ func FuzzHeard(f *testing.F) {
 		{},
 		{Own: pb.ClaimReply_TAKING, Rivals: []*pb.ClaimReply_Rival{{Node: a, HeardMs: 1 << 31}, {Node: b}, {}}},
 		{Closer: []*pb.Peer{a, b, {}}},
+		{Own: pb.ClaimReply_PUBLISHED, HeldMs: 1 << 63, SameRight: true},
 		{Own: 77, Rivals: make([]*pb.ClaimReply_Rival, maxRivals+1), Closer: make([]*pb.Peer, maxCloser+1)},
 	} {
 		w, err := proto.Marshal(m)
@@ -121,6 +122,11 @@ func FuzzHeard(f *testing.F) {
 		for id, heard := range p.rivals {
 			if id.Validate() != nil || heard.After(time.Now()) {
 				t.Fatalf("rival %q, heard of %v", id, heard)
+			}
+		}
+		for id, held := range p.held {
+			if held.Held < 0 {
+				t.Fatalf("%s holds the name for %v", id, held.Held)
 			}
 		}
 		_ = p.taken()

@@ -1,6 +1,9 @@
 package naming
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"fmt"
 	"sync"
 	"time"
 
@@ -35,10 +38,12 @@ type ownClaim struct {
 	settled bool          // the name is this node's
 	rival   peer.ID       // the node it gave way to; then it never settles
 	lost    chan struct{} // closed once rival is set
+	right   []byte        // by which its publisher has the name; empty: it came first
+	since   time.Time     // when it was begun
 }
 
 // begin makes a claim of this node's own, unless there is one.
-func (c *claims) begin(topic holder.Topic) (own *ownClaim, ok bool) {
+func (c *claims) begin(now time.Time, topic holder.Topic, right []byte) (own *ownClaim, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mine[topic] != nil {
@@ -47,7 +52,7 @@ func (c *claims) begin(topic holder.Topic) (own *ownClaim, ok bool) {
 	if c.mine == nil {
 		c.mine = make(map[holder.Topic]*ownClaim)
 	}
-	own = &ownClaim{lost: make(chan struct{})}
+	own = &ownClaim{lost: make(chan struct{}), right: right, since: now}
 	c.mine[topic] = own
 	return own, true
 }
@@ -67,6 +72,36 @@ func (c *claims) end(topic holder.Topic, own *ownClaim) {
 	if c.mine[topic] == own {
 		delete(c.mine, topic)
 	}
+}
+
+// held returns for how long topic's name has been this node's, 0 if it is not,
+// and whether by the right that from proves.
+func (c *claims) held(now time.Time, topic holder.Topic, from peer.ID, proof []byte) (age time.Duration, same bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := c.mine[topic]
+	if own == nil || !own.settled {
+		return 0, false
+	}
+	same = len(own.right) > 0 && hmac.Equal(proof, prove(own.right, topic, from))
+	return max(now.Sub(own.since), time.Millisecond), same
+}
+
+// prove makes the proof that from has right to topic's name.
+func prove(right []byte, topic holder.Topic, from peer.ID) []byte {
+	if len(right) == 0 {
+		return nil
+	}
+	mac := hmac.New(sha256.New, right)
+	fmt.Fprintf(mac, "weir-right %s %s", topic, []byte(from)) // topics have no spaces
+	return mac.Sum(nil)
+}
+
+// yield gives up the claim to topic's name that this node has settled.
+func (c *claims) yield(topic holder.Topic) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.mine, topic)
 }
 
 // meet answers from, which asks for topic's name or claims it, with the state

@@ -47,7 +47,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 		var takers []*claimant
 		for _, i := range rnd.Perm(len(ids))[:2+rnd.IntN(2)] {
 			c := nodes[ids[i]]
-			c.own, _ = c.claims.begin(topic)
+			c.own, _ = c.claims.begin(time.Now(), topic, nil)
 			c.asked = make(map[peer.ID]bool)
 			c.ballot = ballot{
 				self: c.id, taking: true, voters: holders, must: directory.Majority(len(holders)),

@@ -21,6 +21,7 @@ type poll struct {
 	intent pb.Claim_Intent
 	own    *ownClaim // nil unless claiming
 
+	held    map[peer.ID]Publisher // what nodes said of their own publisher, but for Node
 	asked   map[peer.ID]*polled
 	closer  map[peer.ID]bool // holders that others named
 	extra   int              // asked beside the voters
@@ -48,7 +49,7 @@ func (r *Registrar) newPoll(topic holder.Topic, intent pb.Claim_Intent, own *own
 			gone: r.rivalGone,
 		},
 		r: r, topic: topic, intent: intent, own: own,
-		asked: make(map[peer.ID]*polled), closer: make(map[peer.ID]bool), answers: make(chan pollAnswer, 16),
+		held: make(map[peer.ID]Publisher), asked: make(map[peer.ID]*polled), closer: make(map[peer.ID]bool), answers: make(chan pollAnswer, 16),
 	}
 }
 
@@ -159,7 +160,7 @@ func (p *poll) ask(ctx context.Context) {
 			limit = nextAnswer
 		}
 		if !p.r.tasks.Go(func() {
-			reply, err := p.r.cfg.Ask(ctx, id, &pb.Claim{Topic: string(p.topic), Intent: p.intent, Known: known}, limit)
+			reply, err := p.r.cfg.Ask(ctx, id, &pb.Claim{Topic: string(p.topic), Intent: p.intent, Known: known, Proof: p.proof()}, limit)
 			select {
 			case p.answers <- pollAnswer{id, reply, err}:
 			case <-ctx.Done():
@@ -179,6 +180,17 @@ func (p *poll) ask(ctx context.Context) {
 	}
 }
 
+// proof proves the right of the publisher that asks.
+func (p *poll) proof() []byte {
+	if p.own == nil {
+		return nil
+	}
+	return prove(p.own.right, p.topic, p.self)
+}
+
+// maxHeldMs is the longest time that a name counts as held: a century.
+const maxHeldMs = 100 * 366 * 24 * 3600 * 1000
+
 // heard takes in one answer.
 func (p *poll) heard(a pollAnswer) {
 	if at := p.asked[a.from]; at != nil {
@@ -189,6 +201,9 @@ func (p *poll) heard(a pollAnswer) {
 		return
 	}
 	p.said[a.from] = a.reply.Own
+	if a.reply.Own == pb.ClaimReply_PUBLISHED {
+		p.held[a.from] = Publisher{Held: time.Duration(min(a.reply.HeldMs, maxHeldMs)) * time.Millisecond, Same: a.reply.SameRight}
+	}
 	for _, w := range a.reply.Rivals[:min(len(a.reply.Rivals), maxRivals)] {
 		if id, ok := p.r.cfg.Introduced(w.Node); ok && id != p.self {
 			heard := time.Now().Add(-time.Duration(w.HeardMs) * time.Millisecond)

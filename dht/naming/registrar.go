@@ -61,6 +61,9 @@ type Config struct {
 
 	// Published returns the record that this node publishes in topic.
 	Published func(topic holder.Topic) (capacity.Record, bool)
+	// Yield has this node's publisher of stream give way to one at another node,
+	// of the same right or not, and reports whether it does. Nil: none ever does.
+	Yield func(stream string, same bool) bool
 	// LookUp looks up the holders of topic if they are not known.
 	LookUp func(ctx context.Context, topic holder.Topic)
 	// Ask asks one node, within limit. It takes only the trace of ctx: a node
@@ -96,20 +99,34 @@ func (r *Registrar) Close() error {
 // Sweep drops expired claims.
 func (r *Registrar) Sweep(now time.Time) { r.claims.sweep(now) }
 
+// A Publisher is a node at which a stream is published, as it says itself.
+type Publisher struct {
+	Node peer.ID
+	Held time.Duration // for how long; 0: it is of a release that does not say
+	Same bool          // by the right asked for
+}
+
 // Publishers returns the other nodes at which stream is published, in no order:
 // one at most, unless the name was taken twice. Each has confirmed it itself.
 // An empty result means that most of the holders have answered, and that every
-// node they named was asked; else the error is an [*place.Unanswered].
-func (r *Registrar) Publishers(ctx context.Context, stream string) ([]peer.ID, error) {
-	b, err := r.poll(ctx, holder.StreamTopic(stream), pb.Claim_ASK, nil)
+// node they named was asked; else the error is an [*place.Unanswered]. Right is
+// one that the publishers may have, or nil.
+func (r *Registrar) Publishers(ctx context.Context, stream string, right []byte) ([]Publisher, error) {
+	b, err := r.poll(ctx, holder.StreamTopic(stream), pb.Claim_ASK, &ownClaim{right: right, lost: make(chan struct{})})
 	if err != nil {
 		return nil, err
 	}
-	return b.publishers(), nil
+	var all []Publisher
+	for _, id := range b.publishers() {
+		p := b.held[id]
+		p.Node = id
+		all = append(all, p)
+	}
+	return all, nil
 }
 
-// Claim takes the name of stream for a publisher at this node, until release is
-// called. The claim succeeds when most of the holders have noted it and know of
+// Claim takes the name of stream for a publisher at this node that has right,
+// until release is called. The claim succeeds when most of the holders have noted it and know of
 // no other, and every node that any of them named has denied publishing the
 // stream. Two nodes that claim one name at the same time have a voter in
 // common, which tells the later one of the earlier, and then the one with the
@@ -119,10 +136,10 @@ func (r *Registrar) Publishers(ctx context.Context, stream string) ([]peer.ID, e
 // within some seconds. A holder that has been silent for
 // [liveness.UnreachableAfter] does not count any more, so that a crashed one
 // blocks no claim for longer.
-func (r *Registrar) Claim(ctx context.Context, stream string) (release func(), err error) {
+func (r *Registrar) Claim(ctx context.Context, stream string, right []byte) (release func(), err error) {
 	ctx, span := tracing.Start(ctx, r.cfg.Tracer, "claim", trace.SpanKindInternal, tracing.Stream.String(stream))
 	defer span.End()
-	release, err = r.claim(ctx, stream)
+	release, err = r.claim(ctx, stream, right)
 	switch {
 	case err == nil:
 	case errors.As(err, new(*Taken)):
@@ -135,9 +152,9 @@ func (r *Registrar) Claim(ctx context.Context, stream string) (release func(), e
 	return release, err
 }
 
-func (r *Registrar) claim(ctx context.Context, stream string) (release func(), err error) {
+func (r *Registrar) claim(ctx context.Context, stream string, right []byte) (release func(), err error) {
 	for try := 1; ; try++ {
-		release, err = r.claimOnce(ctx, stream)
+		release, err = r.claimOnce(ctx, stream, right)
 		taken := new(Taken)
 		if !errors.As(err, &taken) || !taken.Now || try == claimTries {
 			return release, err
@@ -150,9 +167,9 @@ func (r *Registrar) claim(ctx context.Context, stream string) (release func(), e
 	}
 }
 
-func (r *Registrar) claimOnce(ctx context.Context, stream string) (release func(), err error) {
+func (r *Registrar) claimOnce(ctx context.Context, stream string, right []byte) (release func(), err error) {
 	topic := holder.StreamTopic(stream)
-	own, ok := r.claims.begin(topic)
+	own, ok := r.claims.begin(time.Now(), topic, right)
 	if !ok {
 		return nil, &Taken{At: r.cfg.ID}
 	}
@@ -194,7 +211,14 @@ func (r *Registrar) Answer(now time.Time, from peer.ID, req *pb.Claim) (*pb.Clai
 	if topic.Stream() == "" {
 		return nil, fmt.Errorf("%s is no stream: it has no name to take", topic)
 	}
+	age, same := r.claims.held(now, topic, from, req.Proof)
+	yielded := age > 0 && from != r.cfg.ID && req.Intent == pb.Claim_TAKE && r.yield(topic, same)
 	reply := r.here(now, from, topic, req.Intent)
+	if yielded {
+		reply.Own = pb.ClaimReply_FREE // its record will say so soon
+	} else {
+		reply.HeldMs, reply.SameRight = uint64(age.Milliseconds()), same
+	}
 	if !r.cfg.Directory.Holds() || req.Intent == pb.Claim_DROP {
 		return reply, nil
 	}
@@ -203,6 +227,16 @@ func (r *Registrar) Answer(now time.Time, from peer.ID, req *pb.Claim) (*pb.Clai
 		reply.Closer = append(reply.Closer, r.cfg.Introduce(p))
 	}
 	return reply, nil
+}
+
+// yield has a publisher at this node give way, if it does, and gives up its
+// claim.
+func (r *Registrar) yield(topic holder.Topic, same bool) bool {
+	if r.cfg.Yield == nil || !r.cfg.Yield(topic.Stream(), same) {
+		return false
+	}
+	r.claims.yield(topic)
+	return true
 }
 
 // here is this node's answer to from about a stream's name: for itself, and as
@@ -253,5 +287,8 @@ func (r *Registrar) here(now time.Time, from peer.ID, topic holder.Topic, intent
 	return reply
 }
 
-// publishes reports whether r claims that its stream is published at its node.
-func publishes(r *capacity.Record) bool { return r.Carries != nil && r.Carries.Origin }
+// publishes reports whether r claims that its stream is published at its node,
+// and not only waits for its publisher there.
+func publishes(r *capacity.Record) bool {
+	return r.Carries != nil && r.Carries.Origin && r.Carries.State == capacity.Live
+}

@@ -1688,10 +1688,15 @@ func (x *HandOverReply) GetTaken() uint32 {
 // Claim is about the name of a stream. It goes to the holders of the stream's
 // topic, and to the nodes that they name.
 type Claim struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	Intent        Claim_Intent           `protobuf:"varint,2,opt,name=intent,proto3,enum=weir.dht.Claim_Intent" json:"intent,omitempty"`
-	Known         []byte                 `protobuf:"bytes,3,opt,name=known,proto3" json:"known,omitempty"` // as in Entry
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Topic  string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Intent Claim_Intent           `protobuf:"varint,2,opt,name=intent,proto3,enum=weir.dht.Claim_Intent" json:"intent,omitempty"`
+	Known  []byte                 `protobuf:"bytes,3,opt,name=known,proto3" json:"known,omitempty"` // as in Entry
+	// Proves the right by which the sender's publisher has the name to whoever knows
+	// it, and tells it to nobody: the HMAC-SHA256, with that right for a key, of
+	// topic and sender. Absent: it came first, and that is all. A publisher of the
+	// same right, or one that has fallen silent and has none, gives way to TAKE.
+	Proof         []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1747,13 +1752,25 @@ func (x *Claim) GetKnown() []byte {
 	return nil
 }
 
+func (x *Claim) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 type ClaimReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Own   ClaimReply_Own         `protobuf:"varint,1,opt,name=own,proto3,enum=weir.dht.ClaimReply_Own" json:"own,omitempty"`
 	// Others that publish the stream or are about to, as far as the answering
 	// node holds that.
-	Rivals        []*ClaimReply_Rival `protobuf:"bytes,2,rep,name=rivals,proto3" json:"rivals,omitempty"`
-	Closer        []*Peer             `protobuf:"bytes,3,rep,name=closer,proto3" json:"closer,omitempty"` // holders the sender did not know of
+	Rivals []*ClaimReply_Rival `protobuf:"bytes,2,rep,name=rivals,proto3" json:"rivals,omitempty"`
+	Closer []*Peer             `protobuf:"bytes,3,rep,name=closer,proto3" json:"closer,omitempty"` // holders the sender did not know of
+	// With PUBLISHED: for how long, at least 1, and whether by the right that the
+	// sender has proved. Of two nodes that publish one name, the later one keeps it
+	// if both have the same right, and else the one that came first.
+	HeldMs        uint64 `protobuf:"varint,4,opt,name=held_ms,json=heldMs,proto3" json:"held_ms,omitempty"`
+	SameRight     bool   `protobuf:"varint,5,opt,name=same_right,json=sameRight,proto3" json:"same_right,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1807,6 +1824,20 @@ func (x *ClaimReply) GetCloser() []*Peer {
 		return x.Closer
 	}
 	return nil
+}
+
+func (x *ClaimReply) GetHeldMs() uint64 {
+	if x != nil {
+		return x.HeldMs
+	}
+	return 0
+}
+
+func (x *ClaimReply) GetSameRight() bool {
+	if x != nil {
+		return x.SameRight
+	}
+	return false
 }
 
 type ReserveRequest struct {
@@ -2728,20 +2759,24 @@ const file_dht_pb_dht_proto_rawDesc = "" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x17\n" +
 	"\aheld_ms\x18\x02 \x01(\rR\x06heldMs\"%\n" +
 	"\rHandOverReply\x12\x14\n" +
-	"\x05taken\x18\x01 \x01(\rR\x05taken\"\x8a\x01\n" +
+	"\x05taken\x18\x01 \x01(\rR\x05taken\"\xa0\x01\n" +
 	"\x05Claim\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12.\n" +
 	"\x06intent\x18\x02 \x01(\x0e2\x16.weir.dht.Claim.IntentR\x06intent\x12\x14\n" +
-	"\x05known\x18\x03 \x01(\fR\x05known\"%\n" +
+	"\x05known\x18\x03 \x01(\fR\x05known\x12\x14\n" +
+	"\x05proof\x18\x04 \x01(\fR\x05proof\"%\n" +
 	"\x06Intent\x12\a\n" +
 	"\x03ASK\x10\x00\x12\b\n" +
 	"\x04TAKE\x10\x01\x12\b\n" +
-	"\x04DROP\x10\x02\"\x95\x02\n" +
+	"\x04DROP\x10\x02\"\xcd\x02\n" +
 	"\n" +
 	"ClaimReply\x12*\n" +
 	"\x03own\x18\x01 \x01(\x0e2\x18.weir.dht.ClaimReply.OwnR\x03own\x122\n" +
 	"\x06rivals\x18\x02 \x03(\v2\x1a.weir.dht.ClaimReply.RivalR\x06rivals\x12&\n" +
-	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\x1aF\n" +
+	"\x06closer\x18\x03 \x03(\v2\x0e.weir.dht.PeerR\x06closer\x12\x17\n" +
+	"\aheld_ms\x18\x04 \x01(\x04R\x06heldMs\x12\x1d\n" +
+	"\n" +
+	"same_right\x18\x05 \x01(\bR\tsameRight\x1aF\n" +
 	"\x05Rival\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.weir.dht.PeerR\x04node\x12\x19\n" +
 	"\bheard_ms\x18\x02 \x01(\rR\aheardMs\"7\n" +

@@ -44,6 +44,21 @@ func (g *Grant) take(t Token, key *Key, raw string) {
 	}
 }
 
+// Right returns a secret that stands for the identity of the grant's token: two
+// tokens of one subject have the same. It is empty if there is none, or no secret
+// of tickets to make it by, without which anybody could.
+func (g *Grant) Right() []byte {
+	if g == nil || g.identity == "" || g.rights.tickets == nil {
+		return nil
+	}
+	return g.rights.tickets.right(g.identity)
+}
+
+// Same reports whether both grants are of one identity.
+func (g *Grant) Same(other *Grant) bool {
+	return g != nil && other != nil && g.identity != "" && g.identity == other.identity
+}
+
 // Done is closed when the right has ended.
 func (g *Grant) Done() <-chan struct{} {
 	if g == nil {

@@ -1,6 +1,7 @@
 package rights
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"path/filepath"
@@ -153,4 +154,37 @@ func FuzzRight(f *testing.F) {
 			t.Errorf("%q is believed", shown)
 		}
 	})
+}
+
+// Whoever shares the secret makes the same right of a token's identity, and
+// nobody else makes one.
+func TestRightOfAName(t *testing.T) {
+	k := newKey(t, "k1")
+	grant := func(r *Rights, subject string) *Grant {
+		g, err := r.Check(t.Context(), view(sign(t, k, func(t *Token) { t.Subject = subject })))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(g.Close)
+		return g
+	}
+	alice := grant(sharing(t, secretA, k), "alice")
+	for name, c := range map[string]struct {
+		other *Grant
+		right bool // the same, for other nodes
+		same  bool // for this node
+	}{
+		"at another node":     {grant(sharing(t, secretA, k), "alice"), true, true},
+		"of somebody else":    {grant(sharing(t, secretA, k), "bob"), false, false},
+		"by another secret":   {grant(sharing(t, secretB, k), "alice"), false, true},
+		"without a secret":    {grant(with(t, Config{}, k), "alice"), false, true},
+		"without any control": {nil, false, false},
+	} {
+		if got := bytes.Equal(c.other.Right(), alice.Right()); got != c.right {
+			t.Errorf("%s: the same right %t", name, got)
+		}
+		if got := c.other.Same(alice); got != c.same {
+			t.Errorf("%s: the same identity %t", name, got)
+		}
+	}
 }

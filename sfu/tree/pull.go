@@ -35,7 +35,7 @@ const (
 	// parent to find another one. It grows by half with each, up to
 	// seekPauseMost.
 	seekPause     = 200 * time.Millisecond
-	seekPauseMost = time.Second
+	seekPauseMost = 400 * time.Millisecond
 	// attemptTimeout bounds one attempt: finding, dialling, subscribing.
 	attemptTimeout = 4 * time.Second
 	// roomPause is the time until a pull is tried again after no carrier had

@@ -15,6 +15,7 @@ var endWords = []struct{ begins, word string }{
 	{"its right has ended: its token", "token_expired"},
 	{"its right has ended: the key", "token_key_removed"},
 	{"it sent nothing", "replaced"}, // by a new publisher of its name
+	{"it was replaced", "replaced"},
 }
 
 // endWord returns the word for the reason why a session ends.

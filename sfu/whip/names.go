@@ -7,10 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"weir/capacity"
 	"weir/capacity/event"
 	"weir/sfu/forward"
 	"weir/sfu/problem"
+	"weir/sfu/rights"
 )
 
 const (
@@ -30,14 +33,14 @@ type names struct {
 
 // reserve ensures that a stream has one publisher here. The caller calls the
 // returned function once the publisher is set up or refused.
-func (n *names) reserve(name string) (func(), error) {
+func (n *names) reserve(name string, by *rights.Grant) (func(), error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	done, ok := n.cfg.Streams.Reserve(name)
 	if !ok {
 		return nil, taken(name, "here")
 	}
-	if _, origin := n.cfg.Streams.Here(name); origin && !n.publishers[name].abandoned(time.Now()) {
+	if _, origin := n.cfg.Streams.Here(name); origin && !n.publishers[name].givesWay(time.Now(), by) {
 		done()
 		return nil, taken(name, "here")
 	}
@@ -46,11 +49,11 @@ func (n *names) reserve(name string) (func(), error) {
 
 // claim takes the name of a stream, so that no other node gives it to another
 // publisher, and returns the function that releases it.
-func (n *names) claim(ctx context.Context, name string) (release func(), err error) {
+func (n *names) claim(ctx context.Context, name string, right []byte) (release func(), err error) {
 	if n.cfg.Claim == nil {
 		return func() {}, nil
 	}
-	release, err = n.cfg.Claim(ctx, name)
+	release, err = n.cfg.Claim(ctx, name, right)
 	var there *problem.TakenError
 	if errors.As(err, &there) {
 		return nil, taken(name, there.Where())
@@ -68,17 +71,23 @@ func (s *session) abandoned(now time.Time) bool {
 	return s != nil && s.publisher.Quiet(now, s.began) >= giveWayAfter
 }
 
-// abandoned reports whether there is a publisher of that name here that has to
-// give way to another.
-func (n *names) abandoned(name string) bool {
+// givesWay reports whether the publisher, if there still is one, gives way to one
+// that comes here by a grant: it is silent, or the grant is of its own identity.
+func (s *session) givesWay(now time.Time, by *rights.Grant) bool {
+	return s != nil && (s.abandoned(now) || by.Same(s.grant))
+}
+
+// givesWay reports whether there is a publisher of that name here that gives way
+// to one that comes by a grant.
+func (n *names) givesWay(name string, by *rights.Grant) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	_, origin := n.cfg.Streams.Here(name)
-	return origin && n.publishers[name].abandoned(time.Now())
+	return origin && n.publishers[name].givesWay(time.Now(), by)
 }
 
 // publish makes the session's stream known here. With inherit, a publisher of
-// that name has fallen silent: the session takes over its claim to the name,
+// that name gives way: the session takes over its claim to the name,
 // and its stream continues with the session's tracks if those are alike, so
 // that its viewers stay. The caller has reserved the name.
 func (n *names) publish(sess *session, inherit bool) error {
@@ -89,7 +98,7 @@ func (n *names) publish(sess *session, inherit bool) error {
 	if origin {
 		gone = n.publishers[name]
 	}
-	if origin != inherit || origin && !gone.abandoned(now) { // it sends again, or has just gone
+	if origin != inherit || origin && !gone.givesWay(now, sess.grant) { // it sends again, or has just gone
 		n.mu.Unlock()
 		return taken(name, "here")
 	}
@@ -104,12 +113,16 @@ func (n *names) publish(sess *session, inherit bool) error {
 	if gone != nil {
 		silent := gone.publisher.Quiet(now, gone.began)
 		sess.inherited = now.Add(-silent)
-		e := event.Event{Kind: event.PublisherReplaced, Stream: name, Session: sess.id, Elapsed: capacity.Milliseconds(silent),
-			Detail: fmt.Sprintf("session %s had sent nothing for %v; its viewers stay", gone.id, silent.Round(time.Millisecond))}
-		if sess.stream != old {
-			e.Detail = fmt.Sprintf("session %s had sent nothing for %v; its viewers have to come again, since the tracks differ", gone.id, silent.Round(time.Millisecond))
+		why := fmt.Sprintf("sent nothing for %v", silent.Round(time.Millisecond))
+		if silent < giveWayAfter {
+			why = "was replaced by its own right"
 		}
-		gone.end(fmt.Sprintf("it sent nothing for %v, and a new publisher came under its name", silent.Round(time.Millisecond)))
+		e := event.Event{Kind: event.PublisherReplaced, Stream: name, Session: sess.id, Elapsed: capacity.Milliseconds(silent),
+			Detail: fmt.Sprintf("session %s %s; its viewers stay", gone.id, why)}
+		if sess.stream != old {
+			e.Detail = fmt.Sprintf("session %s %s; its viewers have to come again, since the tracks differ", gone.id, why)
+		}
+		gone.end(fmt.Sprintf("it %s, and a new publisher came under its name", why))
 		n.cfg.event(e)
 	}
 	if since := n.cfg.Streams.Publish(sess.stream); !since.IsZero() {
@@ -147,7 +160,7 @@ func (n *names) finish(sess *session, why string) {
 // has given none: it leaves what it has taken over as that was.
 func (s *session) mayComeBack(why string, now time.Time) (since time.Time, ok bool) {
 	switch endWord(why) {
-	case "deleted", "operator", "token_expired", "token_key_removed", "name_taken":
+	case "deleted", "operator", "token_expired", "token_key_removed":
 		return time.Time{}, false
 	}
 	select {
@@ -162,17 +175,24 @@ func (s *session) mayComeBack(why string, now time.Time) (since time.Time, ok bo
 	return now.Add(-quiet), true
 }
 
-// Yield has a publisher that has sent nothing for a while give its name up to one
-// that comes at another node, and reports whether it does.
-func (s *Server) Yield(name string) bool {
+// Yield has a publisher give its name up to one that comes at another node, and
+// reports whether it does: if that has the same right, or the publisher has sent
+// nothing for a while and has no right of its own.
+func (s *Server) Yield(name string, same bool) bool {
 	now := time.Now()
 	s.names.mu.Lock()
 	defer s.names.mu.Unlock()
 	sess := s.names.publishers[name]
-	if !sess.abandoned(now) {
+	switch {
+	case sess == nil:
+		return false
+	case same:
+		sess.end("it was replaced by its own right, at another node")
+	case sess.abandoned(now) && len(sess.grant.Right()) == 0:
+		sess.end(fmt.Sprintf("it sent nothing for %v, and a publisher came under its name at another node", sess.publisher.Quiet(now, sess.began).Round(time.Millisecond)))
+	default:
 		return false
 	}
-	sess.end(fmt.Sprintf("it sent nothing for %v, and a publisher came under its name at another node", sess.publisher.Quiet(now, sess.began).Round(time.Millisecond)))
 	return true
 }
 
@@ -186,31 +206,53 @@ func (n *names) tellEnd(st *forward.Stream) {
 	}
 }
 
-// settleName ends the session if another node took its name at the same time,
-// when neither had seen the other's record. All nodes check, and the publisher
-// on the node with the smallest peer ID stays.
+// settleName ends the session if its stream is published at another node too, and
+// that keeps the name: when neither had seen the other's record, or the network
+// was in two parts. Its viewers stay, and get the other's.
 func (s *session) settleName() {
-	for _, after := range nameSettles {
-		settled := time.NewTimer(time.Until(s.began.Add(after)))
+	after := settleFirst
+	for {
+		settled := time.NewTimer(after)
 		select {
 		case <-settled.C:
 		case <-s.done:
 			settled.Stop()
 			return
 		}
+		after = min(4*after, settleEach)
 		// If the lookup fails, the next one will tell. Meanwhile viewers find
 		// one of the publishers.
-		nodes, _ := s.server.cfg.Published(s.server.ctx, s.stream.Name)
-		for _, node := range nodes {
-			if node < s.server.cfg.Self {
-				s.end("its name was taken at the same time at node " + node.String())
+		rivals, _ := s.server.cfg.Published(s.server.ctx, s.stream.Name, s.grant.Right())
+		for _, rival := range rivals {
+			if keepsName(rival, s.server.cfg.Self, time.Since(s.began)) {
+				s.end("its name was taken at node " + rival.Node.String())
 				return
 			}
 		}
 	}
 }
 
-// nameSettles are the times after the start of a publisher at which the node
-// checks again whether its name is taken elsewhere: when records are likely to
-// be visible everywhere, and when they are at the latest.
-var nameSettles = []time.Duration{3 * time.Second, 15 * time.Second}
+const (
+	// settleFirst and settleEach are the first and the longest interval of checks
+	// whether a name is taken elsewhere: when records are likely to be visible
+	// everywhere, and for partitions that have healed.
+	settleFirst = 3 * time.Second
+	settleEach  = time.Minute
+	// settleSlack is how far two nodes' times of publishing must be apart for one
+	// to be the first.
+	settleSlack = 2 * time.Second
+)
+
+// keepsName reports whether a rival keeps the name that self has held for held:
+// by the same right whoever came last, else whoever came first, and at the same
+// time the smaller peer ID.
+func keepsName(rival Rival, self peer.ID, held time.Duration) bool {
+	later := held - rival.Held // by which the rival came later
+	switch {
+	case rival.Held == 0 || later.Abs() < settleSlack:
+		return rival.Node < self
+	case rival.Same:
+		return later > 0
+	}
+	return later < 0
+}

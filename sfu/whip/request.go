@@ -84,7 +84,7 @@ func (a *request) finish(sess *session, answer string, err error) (*session, str
 }
 
 func (a *request) publish(ctx context.Context) (*session, string, error) {
-	done, err := a.server.names.reserve(a.name)
+	done, err := a.server.names.reserve(a.name, a.grant)
 	if err != nil {
 		return nil, "", err
 	}
@@ -105,15 +105,15 @@ func (a *request) publish(ctx context.Context) (*session, string, error) {
 	// Claim the name only on the node that admits the publisher: a redirected
 	// client is checked by its target. Where a publisher here is to give way,
 	// this node has the name already.
-	release, inherit := func() {}, a.server.names.abandoned(a.name)
+	release, inherit := func() {}, a.server.names.givesWay(a.name, a.grant)
 	if !inherit {
-		release, err = a.server.names.claim(ctx, a.name)
+		release, err = a.server.names.claim(ctx, a.name, a.grant.Right())
 	}
 	if err == nil {
 		if sess, answer, err = a.setUpPublisher(ctx, entry); err != nil {
 			release()
 		} else {
-			sess.unname = release
+			sess.unname, sess.grant = release, a.grant
 			if err = a.server.names.publish(sess, inherit); err != nil {
 				sess.transport.Close()
 			}

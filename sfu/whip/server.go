@@ -65,6 +65,13 @@ type Helper struct {
 	Why   string // one line, for people
 }
 
+// A Rival is another node that publishes a stream of the same name.
+type Rival struct {
+	Node peer.ID
+	Held time.Duration // for how long; 0: it is of a release that does not say
+	Same bool          // by the same right
+}
+
 // Signal is a stream to another node, or one end of a pipe in a test.
 type Signal = handover.Signal
 
@@ -180,13 +187,13 @@ type Config struct {
 	// the stream to view, and a [*problem.UnansweredError] if neither can be
 	// determined.
 	Place func(ctx context.Context, need capacity.Need, exclude []peer.ID) (Helper, error)
-	// Claim takes the name of a stream for a publisher here, until release is
-	// called. The error is a [*problem.TakenError] or a
+	// Claim takes the name of a stream for a publisher here that has right, until
+	// release is called. The error is a [*problem.TakenError] or a
 	// [*problem.UnansweredError]. Nil: check names on this node only.
-	Claim func(ctx context.Context, stream string) (release func(), err error)
-	// Published returns the other nodes that have a publisher of stream. Nil:
-	// do not check.
-	Published func(ctx context.Context, stream string) ([]peer.ID, error)
+	Claim func(ctx context.Context, stream string, right []byte) (release func(), err error)
+	// Published returns the other nodes that have a publisher of stream, by right
+	// or another. Nil: do not check.
+	Published func(ctx context.Context, stream string, right []byte) ([]Rival, error)
 	// Handover opens a stream of [handover.Protocol]; nil: [Relay] reaches no
 	// helper.
 	Handover func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)

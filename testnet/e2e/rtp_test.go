@@ -87,6 +87,16 @@ var rtpExtensions = []string{sdp.SDESMidURI, sdp.SDESRTPStreamIDURI}
 // changes the offer. The streams send until the test ends, once they are on.
 func publishRTP(t *testing.T, url string, audio bool, munge func(string) string) *rtpPublisher {
 	t.Helper()
+	p, ok := tryPublishRTP(t, url, audio, munge)
+	if !ok {
+		t.Fatalf("%s: the name is taken", url)
+	}
+	return p
+}
+
+// tryPublishRTP reports false if the name is taken.
+func tryPublishRTP(t *testing.T, url string, audio bool, munge func(string) string) (*rtpPublisher, bool) {
+	t.Helper()
 	media := &webrtc.MediaEngine{}
 	tracks := []*rtpTrack{{codec: webrtc.RTPCodecParameters{PayloadType: 96, RTPCodecCapability: webrtc.RTPCodecCapability{
 		MimeType: webrtc.MimeTypeVP8, ClockRate: 90000, RTCPFeedback: []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}},
@@ -174,6 +184,9 @@ func publishRTP(t *testing.T, url string, audio bool, munge func(string) string)
 		offer = munge(offer)
 	}
 	resp, answer := send(t, http.MethodPost, url, "application/sdp", offer, nil)
+	if resp.StatusCode == http.StatusConflict {
+		return nil, false
+	}
 	if resp.StatusCode != http.StatusCreated {
 		t.Fatalf("%s: %s\n%s", resp.Status, answer, offer)
 	}
@@ -186,7 +199,7 @@ func publishRTP(t *testing.T, url string, audio bool, munge func(string) string)
 		src.audio = tr.Kind() == webrtc.RTPCodecTypeAudio
 		p.streams = append(p.streams, src)
 	}
-	return p
+	return p, true
 }
 
 // send sends one packet of each stream that is on.

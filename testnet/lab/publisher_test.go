@@ -64,8 +64,12 @@ func TestNamesAreKnownEverywhereTimed(t *testing.T) {
 	ask := func(asker *Node, stream string, want []peer.ID) time.Duration {
 		began := time.Now()
 		for range 10 {
-			at, err := asker.Names.Publishers(t.Context(), stream)
+			publishers, err := asker.Names.Publishers(t.Context(), stream, nil)
 			if err == nil {
+				var at []peer.ID
+				for _, p := range publishers {
+					at = append(at, p.Node)
+				}
 				if !slices.Equal(at, want) {
 					t.Errorf("%s: published at %v, want %v; holders as who asked has them, and as they are: %s", stream, at, want, holders(l, asker, stream))
 				}
@@ -119,7 +123,7 @@ func TestNameIsTakenOnce(t *testing.T) {
 			var same sync.WaitGroup
 			for k := range 3 {
 				same.Go(func() {
-					_, err := l.Nodes()[(5*i+7*k)%24].Names.Claim(t.Context(), fmt.Sprint("same", i))
+					_, err := l.Nodes()[(5*i+7*k)%24].Names.Claim(t.Context(), fmt.Sprint("same", i), nil)
 					var taken *naming.Taken
 					switch {
 					case err == nil:

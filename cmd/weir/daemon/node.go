@@ -265,6 +265,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		Sample:   n.sample,
 		Grant:    func(r capacity.Request) (capacity.Lease, error) { return n.ledger.Reserve(time.Now(), r) },
 		Release:  n.ledger.Release,
+		Yield:    func(stream string, same bool) bool { return n.sfu.Clients().Yield(stream, same) },
 
 		Provisioner: starts,
 		Gate:        n.gate,

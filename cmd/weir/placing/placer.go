@@ -112,9 +112,9 @@ func (p *Placer) report(ctx context.Context, d dht.Decision, err error) {
 	p.Event(e)
 }
 
-// Claim claims the name of a stream for a publisher at this node.
-func (p *Placer) Claim(ctx context.Context, stream string) (release func(), err error) {
-	release, err = p.Node.Names.Claim(ctx, stream)
+// Claim claims the name of a stream for a publisher at this node that has right.
+func (p *Placer) Claim(ctx context.Context, stream string, right []byte) (release func(), err error) {
+	release, err = p.Node.Names.Claim(ctx, stream, right)
 	var taken *naming.Taken
 	if errors.As(err, &taken) {
 		return nil, &sfu.TakenError{Node: taken.At, Now: taken.Now}
@@ -122,10 +122,15 @@ func (p *Placer) Claim(ctx context.Context, stream string) (release func(), err 
 	return release, unanswered(err)
 }
 
-// Published returns the other nodes where the stream is published.
-func (p *Placer) Published(ctx context.Context, stream string) ([]peer.ID, error) {
-	nodes, err := p.Node.Names.Publishers(ctx, stream)
-	return nodes, unanswered(err)
+// Published returns the other nodes where the stream is published, by right or
+// another.
+func (p *Placer) Published(ctx context.Context, stream string, right []byte) ([]sfu.Rival, error) {
+	nodes, err := p.Node.Names.Publishers(ctx, stream, right)
+	var all []sfu.Rival
+	for _, at := range nodes {
+		all = append(all, sfu.Rival(at))
+	}
+	return all, unanswered(err)
 }
 
 // unanswered wraps err in an [*sfu.UnansweredError] if it means that holders

@@ -1,0 +1,84 @@
+package whip
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weir/sfu/sdp/sdptest"
+)
+
+// Of two nodes that publish one name one keeps it, and both agree on which.
+func TestKeepsName(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		a, b  time.Duration // for how long; 0: a release that does not say
+		same  bool
+		keeps string
+	}{
+		{"whoever came first", time.Hour, time.Minute, false, "a"},
+		{"though its ID is larger", time.Minute, time.Hour, false, "b"},
+		{"of one right, whoever came last", time.Minute, time.Hour, true, "a"},
+		{"or b", time.Hour, time.Minute, true, "b"},
+		{"at the same time, the smaller ID", time.Second, 2 * time.Second, false, "a"},
+		{"and of one right", time.Second, 2 * time.Second, true, "a"},
+	} {
+		mine := keepsName(Rival{Node: "a", Held: c.a, Same: c.same}, "b", c.b)
+		theirs := keepsName(Rival{Node: "b", Held: c.b, Same: c.same}, "a", c.a)
+		if mine == theirs || mine != (c.keeps == "a") {
+			t.Errorf("%s: a keeps it %t, b keeps it %t", c.name, mine, theirs)
+		}
+	}
+	if keepsName(Rival{Node: "b"}, "a", time.Hour) || !keepsName(Rival{Node: "a"}, "b", time.Hour) {
+		t.Error("of a node that does not say for how long, the smaller ID keeps it")
+	}
+}
+
+// A stream waits for a publisher that has vanished, and not for one that has
+// ended it or that never connected.
+func TestWhoMayComeBack(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		connect bool
+		do      func(f *fake)
+		waits   bool
+	}{
+		{"it falls silent", true, func(f *fake) { f.transports[0].ended <- "the client fell silent" }, true},
+		{"it closes the connection", true, func(f *fake) { f.transports[0].ended <- "the client closed the connection" }, true},
+		{"its name was taken", true, func(f *fake) { f.all()[0].end("its name was taken at node x") }, true},
+		{"it gives way to another node", true, func(f *fake) {
+			f.transports[0].quiet = giveWayAfter
+			if f.Yield("demo", false) != true {
+				panic("it does not")
+			}
+		}, true},
+		{"it never connected", false, func(*fake) { time.Sleep(connectTimeout) }, false},
+		{"the operator ends it", true, func(f *fake) { f.all()[0].end("ended by the operator") }, false},
+		{"it deletes its session", true, func(f *fake) { f.all()[0].end("deleted by the client") }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(t, nil)
+				f.post("/whip/demo", sdptest.Offer(sdptest.Audio("0", "sendonly")))
+				if c.connect {
+					close(f.transports[0].connected)
+				}
+				if f.Yield("demo", false) {
+					t.Error("one that sends gives way to another right")
+				}
+				f.transports[0].checked = time.Now()
+				time.Sleep(time.Second)
+				f.transports[0].quiet = time.Second
+				last := time.Now().Add(-time.Second)
+				c.do(f)
+				synctest.Wait()
+				if st, _ := f.Here("demo"); st != nil || c.waits != (len(f.vanished) == 1) {
+					t.Fatalf("it is still here %t, and waits %v", st != nil, f.vanished)
+				}
+				if c.waits && f.vanished[0].After(last) {
+					t.Errorf("its last sign of life was at %v, not %v", f.vanished[0], last)
+				}
+			})
+		})
+	}
+}
