@@ -1,14 +1,13 @@
 package udp
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 const (
 	// batchBytes is the size of a batch's buffer: about 200 packets of video,
 	// little enough to stay in a core's cache between seal and send.
 	batchBytes = 256 << 10
+	// batchStart is the size that it begins with: a frame for one viewer.
+	batchStart = 16 << 10
 	// batchMessages bounds the messages of one send.
 	batchMessages = 128
 	// maxSegments bounds the datagrams of one message, which leave in one burst:
@@ -52,7 +51,7 @@ type message struct {
 
 // NewBatch returns an empty batch.
 func (s *Socket) NewBatch() *Batch {
-	return &Batch{socket: s, buffer: make([]byte, batchBytes), messages: make([]message, 0, batchMessages)}
+	return &Batch{socket: s, buffer: make([]byte, batchStart), messages: make([]message, 0, batchMessages)}
 }
 
 // Next returns a buffer of size bytes for one datagram to an address. It leaves
@@ -64,7 +63,9 @@ func (b *Batch) Next(to netip.AddrPort, size int) []byte {
 	if b.used+size > len(b.buffer) {
 		b.send()
 		b.used = 0
-		b.buffer = slices.Grow(b.buffer[:0], size)[:max(size, batchBytes)]
+		if larger := max(size, min(2*len(b.buffer), batchBytes)); larger > len(b.buffer) {
+			b.buffer = make([]byte, larger)
+		}
 	}
 	b.to = to
 	return b.buffer[b.used : b.used+size : b.used+size]
