@@ -2,11 +2,14 @@ package forward
 
 import (
 	"net/netip"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 )
 
@@ -192,4 +195,42 @@ func TestPacketsAreGathered(t *testing.T) {
 			t.Errorf("sent %v", flushes)
 		}
 	})
+}
+
+// A senderFunc calls itself for each packet.
+type senderFunc func()
+
+func (f senderFunc) WriteRTP(*rtp.Header, []byte) (int, error) { f(); return 0, nil }
+func (senderFunc) WriteRTCP([]rtcp.Packet) error               { return nil }
+
+// On one CPU, a track of a single viewer does not wait until one of a thousand has
+// sent all it has.
+func TestTracksTakeTurns(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	big, small := vp8Track(), vp8Track()
+	bigUp, smallUp := big.Attach(never), small.Attach(never)
+	viewer := func(track *Track, f func()) {
+		d := NewDownTrack(track)
+		d.Bind(Binding{Sender: senderFunc(f), SSRC: 1, PayloadType: 96})
+		add(t, track, d)
+	}
+	const viewers = 1000
+	var sent, waited atomic.Int64
+	began := false
+	for range viewers {
+		viewer(big, func() {
+			sent.Add(1)
+			if !began {
+				began = true
+				smallUp.Forward(packet(0, 0, keyPayload), time.Now())
+			}
+		})
+	}
+	viewer(small, func() { waited.Store(sent.Load()) })
+	bigUp.Forward(packet(0, 0, keyPayload), time.Now())
+	big.Settle()
+	small.Settle()
+	if n := waited.Load(); sent.Load() != viewers || n < 1 || n > 2*turn {
+		t.Errorf("the small track's packet was sent after %d of %d of the big one, want after %d at most", n, sent.Load(), 2*turn)
+	}
 }
