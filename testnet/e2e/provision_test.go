@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,10 +59,11 @@ func (w *world) metric(t *testing.T, name string) (sum float64) {
 func outcome(name string) string { return fmt.Sprintf("weir_provision_total{outcome=%q}", name) }
 
 // Ten viewers come at once and no node has room: one server is started, by the
-// elected node, and all of them are served there.
+// elected node, and all of them are served there. A machine that takes longer
+// than they can wait has them ask again, and starts no second one.
 func TestServerIsStartedForManyAtOnce(t *testing.T) {
 	dir := t.TempDir()
-	policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: 20 * time.Second, WaitTimeout: 15 * time.Second})
+	policy := policyWith(t, policy.Default(), policy.Provision{Cooldown: 10 * time.Minute, WaitTimeout: 15 * time.Second})
 	hook := fmt.Sprintf("exec '%s' testnet add --dir '%s' -", weir, dir)
 	w := upWith(t, testnet.Config{
 		Dir: dir, N: 3, Regions: 1, AddFlags: []string{"--session-limit", "40", "--policy", policy},
@@ -77,10 +79,20 @@ func TestServerIsStartedForManyAtOnce(t *testing.T) {
 	viewers := make([]*client.Viewer, 10)
 	errs := make([]error, len(viewers))
 	var all sync.WaitGroup
+	var again atomic.Int32
 	began := time.Now()
 	for i := range viewers {
 		full := w.n(i%3 + 1)
-		all.Go(func() { viewers[i], errs[i] = tryView(t, full.whep([]string{"one", "two", "three"}[i%3])) })
+		all.Go(func() {
+			for time.Since(began) < 3*patience {
+				viewers[i], errs[i] = tryView(t, full.whep([]string{"one", "two", "three"}[i%3]))
+				var refused *client.Refused
+				if !errors.As(errs[i], &refused) || refused.RetryAfter == 0 {
+					return
+				}
+				again.Add(1)
+			}
+		})
 	}
 	all.Wait()
 	t.Logf("ten viewers were served within %v", time.Since(began))
@@ -98,8 +110,8 @@ func TestServerIsStartedForManyAtOnce(t *testing.T) {
 	if started := w.metric(t, outcome("started")); started != 1 {
 		t.Errorf("servers started: %v, want 1", started)
 	}
-	if placed := w.metric(t, outcome("placed")); placed != 10 {
-		t.Errorf("requests placed after they waited: %v, want 10", placed)
+	if placed, asked := w.metric(t, outcome("placed")), float64(again.Load()); placed > 10 || placed < 10-asked {
+		t.Errorf("requests placed after they waited: %v, want 10 without the %v that were made again", placed, asked)
 	}
 	flows(t, append(viewers, one, two, three)...)
 	continuous(t, one)
@@ -131,8 +143,7 @@ func TestHooksThatDoNotWork(t *testing.T) {
 			full := w.n(2)
 			fill(t, w.n(1), "one")
 			watching := fill(t, full, "two")
-			began := time.Now()
-			_, err := tryView(t, full.whep("two"))
+			_, err := tryView(t, full.whep("two")) // within its patience, for a hook of minutes
 			r := refusal(t, err)
 			if r.Status != http.StatusServiceUnavailable || r.RetryAfter < time.Second {
 				t.Errorf("%d, retry after %v; want 503 and when", r.Status, r.RetryAfter)
@@ -140,9 +151,6 @@ func TestHooksThatDoNotWork(t *testing.T) {
 			says(t, r.Body, c.reason)
 			if strings.Contains(r.Body, "money") {
 				t.Errorf("the client is told what the hook printed: %s", r.Body)
-			}
-			if took := time.Since(began); took > 6*time.Second {
-				t.Errorf("it took %v", took)
 			}
 			eventually(t, "the failure is counted", func() bool { return w.metric(t, outcome(c.outcome)) == 1 })
 			var s struct {
@@ -370,7 +378,8 @@ func TestNoServerIsStartedInVain(t *testing.T) {
 	t.Parallel()
 	p := policy.Default()
 	p.Filter = append(p.Filter, policy.Rule{Name: "moonlit", Expr: `q.purpose == "cascade" || r.zone == "moon"`})
-	policy := policyWith(t, p, policy.Provision{})
+	const wait = policy.MaxWaitTimeout
+	policy := policyWith(t, p, policy.Provision{WaitTimeout: wait})
 	w := up(t, 2, func(i int) []string {
 		return []string{"--session-limit", "2", "--policy", policy, "--provision-command", "false"}
 	})
@@ -382,8 +391,8 @@ func TestNoServerIsStartedInVain(t *testing.T) {
 		t.Errorf("%d, want 503", r.Status)
 	}
 	says(t, r.Body, scale.ProvisioningWouldNotHelp, "moonlit")
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("it took %v", took)
+	if took := time.Since(began); took >= wait {
+		t.Errorf("it waited %v for a server that would not help", took)
 	}
 	if failed := w.metric(t, outcome("failed")); failed != 0 {
 		t.Errorf("the hook ran %v times", failed)
