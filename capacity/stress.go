@@ -22,6 +22,20 @@ func (r *Record) Stress() float64 {
 	return s
 }
 
+// StressWith is the stress with need met as well. What the CPU will have to do
+// is not known.
+func (r *Record) StressWith(need Need) float64 {
+	with := Record{
+		Uplink: r.Uplink, Packets: r.Packets, Sessions: r.Sessions, Reserved: r.Reserved, CPU: r.CPU, CPULimit: r.CPULimit,
+	}
+	with.Uplink.Used += need.Uplink
+	with.Packets.Used += need.Packets
+	if need.Purpose != Cascade {
+		with.Sessions.Used++
+	}
+	return with.Stress()
+}
+
 // share is used/limit, or 0 if there is no limit.
 func (u Usage) share() float64 {
 	if u.Limit <= 0 {

@@ -30,6 +30,30 @@ func TestStress(t *testing.T) {
 	}
 }
 
+func TestStressWith(t *testing.T) {
+	view := Need{Purpose: View, Uplink: 10, Packets: 1}
+	for _, tt := range []struct {
+		name string
+		r    Record
+		need Need
+		want float64
+	}{
+		{"uplink", Record{Uplink: Usage{40, 100}, Reserved: 20}, view, 0.7},
+		{"packets", Record{Packets: Usage{30, 40}}, view, 0.775},
+		{"a session", Record{Sessions: Usage{2, 4}}, view, 0.75},
+		{"a cascade is no session", Record{Sessions: Usage{2, 4}}, Need{Purpose: Cascade, Uplink: 10}, 0.5},
+		{"the CPU stays as it is", Record{CPU: 0.4, CPULimit: 0.8}, view, 0.5},
+		{"what has no limit does not count", Record{Uplink: Usage{40, 0}}, view, 0},
+	} {
+		if got := tt.r.StressWith(tt.need); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+		if tt.r.Sessions.Used > 2 || tt.r.Uplink.Used > 40 {
+			t.Errorf("%s: the record was changed", tt.name)
+		}
+	}
+}
+
 func TestHysteresis(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -71,7 +71,8 @@ type Term struct {
 }
 
 // Default is the policy that spreads load: of the nodes with room it prefers
-// the least stressed, near ones, and for cascades carriers near the origin.
+// those that will be least stressed, near ones, and for cascades carriers near the
+// origin.
 //
 // It allows cascades from full and draining nodes: the streams carried there
 // can be pulled from there, and the last tenth of their uplink is reserved for
@@ -93,7 +94,7 @@ func Default() Policy {
 			{"overloaded", `r.stress < 0.9 || q.purpose == "cascade" && r.cpu < 1`},
 		},
 		Score: []Term{
-			{"headroom", `max(0, min(1 - r.stress, r.trust))`, 0.6},
+			{"headroom", `max(0, min(1 - r.stress_then, r.trust))`, 0.6},
 			{"rtt", `rtt > 0 ? 1 / (1 + rtt / 50) : 0.25`, 0.2},
 			{"region", `q.region == "" ? 0.5 : r.region == q.region ? 1 : 0`, 0.1},
 			{"shallow", `r.carries ? 1 / (1 + r.depth) : 0`, 0.1},

@@ -46,6 +46,7 @@ type RecordVars struct {
 	URL    bool    `expr:"url" doc:"it serves WHIP and WHEP"`
 	Trust  float64 `expr:"trust" doc:"0…1, by experience, our own or told by many; 1 is trusted"`
 	Stress float64 `expr:"stress" doc:"0…1 and beyond: the largest of used/limit"`
+	Then   float64 `expr:"stress_then" doc:"stress once the need is met there as well; one viewer fills more of a small node than of a large one"`
 	Policy float64 `expr:"policy" doc:"version of the policy held"`
 	Hash   float64 `expr:"hash" doc:"0…1, drawn by the peer ID: an order among equals that all seekers share"`
 
@@ -161,7 +162,7 @@ type Ranking struct {
 // Rank neither keeps nor reorders cands.
 func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidate) Ranking {
 	env := &environment{Q: j.needVars(need)}
-	j.recordVars(&env.Me, &me, me.Node, 1)
+	j.recordVars(&env.Me, &me, need, me.Node, 1)
 	// Evaluations are large: each is written once, in its final place.
 	found := make([]evaluated, len(cands))
 	terms := make([]TermScore, len(cands)*len(j.score))
@@ -169,7 +170,7 @@ func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidat
 	var machine vm.VM // keeps its stack from one expression to the next
 	for i := range cands {
 		c := &cands[i]
-		j.recordVars(&env.R, &c.Record, me.Node, c.Trust)
+		j.recordVars(&env.R, &c.Record, need, me.Node, c.Trust)
 		env.RTT = capacity.Milliseconds(c.RTT)
 		n := len(j.score)
 		if s := c.Record.Carries; s != nil && s.State == capacity.Orphan {
@@ -249,8 +250,8 @@ func (j *Compiled) needVars(need capacity.Need) NeedVars {
 	return w
 }
 
-// recordVars sets f from r.
-func (j *Compiled) recordVars(f *RecordVars, r *capacity.Record, me peer.ID, believed float64) {
+// recordVars sets f from r, a candidate for need.
+func (j *Compiled) recordVars(f *RecordVars, r *capacity.Record, need capacity.Need, me peer.ID, believed float64) {
 	*f = RecordVars{
 		State:    r.State.String(),
 		Name:     r.Name,
@@ -262,6 +263,7 @@ func (j *Compiled) recordVars(f *RecordVars, r *capacity.Record, me peer.ID, bel
 		URL:      r.URL != "",
 		Trust:    believed,
 		Stress:   r.Stress(),
+		Then:     r.StressWith(need),
 		Policy:   float64(r.Policy),
 		Hash:     hashOf(r.Node),
 		Reserved: float64(r.Reserved),

@@ -141,6 +141,22 @@ func TestDefaultPolicyPrefers(t *testing.T) {
 	}
 }
 
+// Of equally loaded nodes the larger one is better: the viewer fills less of it.
+func TestDefaultPolicyPrefersLarger(t *testing.T) {
+	cands := candidates(t, 2, false)
+	for i, limit := range []int64{20, 80} {
+		r := &cands[i].Record
+		r.Sessions = capacity.Usage{Used: limit / 2, Limit: limit}
+		r.Uplink = capacity.Usage{Used: 1_000_000 * limit / 2, Limit: 1_000_000 * limit}
+		r.Packets, r.Reserved, r.CPU, cands[i].RTT = capacity.Usage{}, 0, 0, 10*time.Millisecond
+	}
+	need := capacity.Need{Purpose: capacity.View, Uplink: 1_000_000}
+	r := mustCompile(t, Default()).Rank(need, capacitytest.Record(t, "me"), cands)
+	if len(r.Passed) != 2 || r.Passed[0].Record.Node != cands[1].Record.Node || r.Passed[0].Score <= r.Passed[1].Score {
+		t.Errorf("got %+v", r)
+	}
+}
+
 // A score is a finite number, or the candidate is rejected by the rule "score".
 func TestScoresAreNumbers(t *testing.T) {
 	for _, tt := range []struct {

@@ -42,7 +42,7 @@ func samples() []sampleEnv {
 	idle.StreamsLimit, idle.StreamsFree = 100, 100
 	idle.Cores, idle.Hash = 2, 0.5
 	full := idle
-	full.State, full.Stress, full.CPU, full.CPUShare, full.Hash, full.Trust = "full", 1, 1, 1, 1, 0
+	full.State, full.Stress, full.Then, full.CPU, full.CPUShare, full.Hash, full.Trust = "full", 1, 1.002, 1, 1, 1, 0
 	full.UplinkUsed, full.UplinkFree = 1e9, 0
 	full.DownlinkUsed, full.DownlinkFree = 1e9, 0
 	full.PacketsUsed, full.PacketsFree = 1e5, 0
@@ -53,7 +53,7 @@ func samples() []sampleEnv {
 	relay := full
 	relay.Carries, relay.Depth, relay.ParentRTT, relay.Viewers, relay.Children, relay.FanoutFree = true, 2, 40, 80, 8, 0
 	over := full
-	over.Stress, over.UplinkFree, over.SessionsFree = 1.2, -1e8, -3
+	over.Stress, over.Then, over.UplinkFree, over.SessionsFree = 1.2, 1.2, -1e8, -3
 
 	view := NeedVars{Purpose: "view", Depth: capacity.MaxDepth, Fanout: 16, Uplink: 2.5e6, Packets: 330}
 	nothing := NeedVars{Purpose: "view", Depth: capacity.MaxDepth}
