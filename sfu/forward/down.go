@@ -166,11 +166,12 @@ func (d *DownTrack) await(now time.Time) {
 	d.since = now
 }
 
-// leave makes d send nothing any more.
+// leave makes d send nothing any more. If it is added again, it begins like one
+// whose source has changed: video with a keyframe.
 func (d *DownTrack) leave() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.added, d.to = false, nil
+	d.added, d.to, d.source = false, nil, nil
 }
 
 // fallBehind makes d wait for a keyframe, which it requests.

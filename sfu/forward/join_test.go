@@ -267,7 +267,8 @@ func TestJoinerOfABusyNode(t *testing.T) {
 	})
 }
 
-// Audio, the far ends of links, and a far end that was sent to before join live.
+// Audio, the far ends of links, and a far end that was sent to before join live;
+// the last with a keyframe, and its numbering goes on.
 func TestOthersJoinLive(t *testing.T) {
 	audio := &Track{Codec: Codec{MimeType: "audio/opus", ClockRate: 48000}}
 	for _, c := range []struct {
@@ -287,11 +288,14 @@ func TestOthersJoinLive(t *testing.T) {
 			}
 			feed(up, packet(1, 0, keyPayload))
 			c.track.Remove(d)
+			feed(up, packet(2, 3000, keyPayload)) // not sent, and not missed
 			add(t, c.track, d)
-			feed(up, packet(2, 3000, deltaPayload))
-			want := []uint16{2}
+			feed(up, packet(3, 6000, deltaPayload))
+			want := []uint16{3}
 			if c.again {
-				want = []uint16{1, 2}
+				feed(up, packet(4, 9000, keyPayload))
+				feed(up, packet(5, 12000, deltaPayload))
+				want = []uint16{1, 2, 3}
 			}
 			if seqs, _ := l.sequence(); !slices.Equal(seqs, want) {
 				t.Errorf("sent %v, want %v", seqs, want)

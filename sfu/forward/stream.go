@@ -122,6 +122,13 @@ func (s *Stream) Users() (users []any, viewers int) {
 	return users, s.viewers
 }
 
+// Viewers returns how many users of the stream are viewers.
+func (s *Stream) Viewers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.viewers
+}
+
 // Idle is signalled each time the last user has gone.
 func (s *Stream) Idle() <-chan struct{} { return s.idle }
 
