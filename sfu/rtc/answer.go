@@ -188,6 +188,7 @@ func (e *Engine) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, beg
 	for _, section := range o.Taken { // in order, so that pion matches each with its section
 		track := carries[section]
 		out := t.NewTrack(track, "weir")
+		out.Section = section.Index
 		out.PayloadType, out.MID, out.Mixed = section.Codec.PT, section.MID, section.Mixed
 		out.Begun = func(at time.Time) { begun(track.Codec.Kind(), at) }
 		t.outs = append(t.outs, out)

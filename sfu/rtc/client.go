@@ -36,12 +36,16 @@ type Client struct {
 
 	candidates []sdp.Candidate // trickled candidates
 
+	pausing        sync.Mutex // held while tracks are added and removed
+	paused         map[forward.Kind]bool
+	begun, stopped bool
+
 	mu     sync.Mutex
 	unused map[string]int // unused candidates, by reason
 }
 
 func newClient(o *sdp.Offer) *Client {
-	return &Client{connected: make(chan struct{}), ended: make(chan string, 1), Offer: o, unused: maps.Clone(o.Skipped)}
+	return &Client{connected: make(chan struct{}), ended: make(chan string, 1), Offer: o, unused: maps.Clone(o.Skipped), paused: map[forward.Kind]bool{}}
 }
 
 // watch records the state of the connection.
@@ -66,16 +70,6 @@ func (t *Client) end(why string) {
 	select {
 	case t.ended <- why:
 	default:
-	}
-}
-
-// begin starts media once the connection is up.
-func (t *Client) begin() {
-	for _, o := range t.outs {
-		o.Track.Add(o.DownTrack)
-	}
-	if t.in != nil {
-		t.in.Reachable()
 	}
 }
 
@@ -245,9 +239,10 @@ func (t *Client) NotForwarded() map[string]int64 { return t.in.NotForwarded() }
 // Stop ends media at once, and does not wait.
 func (t *Client) Stop() {
 	t.tasks.Stop()
-	for _, o := range t.outs {
-		o.Track.Remove(o.DownTrack)
-	}
+	t.pausing.Lock()
+	t.stopped = true
+	t.send()
+	t.pausing.Unlock()
 	if t.in != nil {
 		t.in.Close()
 	}
@@ -258,7 +253,4 @@ func (t *Client) Close() {
 	t.tasks.Stop()
 	_ = t.GracefulClose()
 	t.tasks.Wait()
-	for _, o := range t.outs { // begin may have added them after Stop
-		o.Track.Remove(o.DownTrack)
-	}
 }

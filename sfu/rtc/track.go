@@ -23,6 +23,8 @@ type LocalTrack struct {
 	// PayloadType is the payload type that it is sent with; 0: any of the
 	// track's codec. Set before it is added.
 	PayloadType webrtc.PayloadType
+	// Section is the index of its section in the viewer's offer.
+	Section int
 	// MID is that of its section, for its first packets; "": they do not say it.
 	MID string
 	// Mixed says that header extensions of one and two bytes may be mixed.
