@@ -236,7 +236,7 @@ func TestOpenAPIHasAllRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range append(dirs, ".", "../../sfu/whip") {
+	for _, dir := range append(dirs, ".", "../../sfu/whip", "../../sfu/whip/extension") {
 		for _, pattern := range routesIn(t, dir) {
 			if undescribed[pattern] != "" {
 				continue

@@ -72,6 +72,8 @@ const (
 	NoSession Code = "no-session"
 	// SessionEnded: the session is over.
 	SessionEnded Code = "session-ended"
+	// TooManyChanges: the session's media have been chosen more often than allowed.
+	TooManyChanges Code = "too-many-changes"
 	// OldSession: If-Match names an ICE session that is over.
 	OldSession Code = "old-ice-session"
 )
@@ -162,9 +164,10 @@ var kinds = map[Code]struct {
 	TooManySessions:    {429, "Too many sessions of one token"},
 	RightsUnknown:      {503, "Rights cannot be checked now"},
 
-	NoSession:    {404, "There is no such session"},
-	SessionEnded: {404, "The session has ended"},
-	OldSession:   {412, "The ICE session is over"},
+	NoSession:      {404, "There is no such session"},
+	SessionEnded:   {404, "The session has ended"},
+	TooManyChanges: {429, "Too many changes"},
+	OldSession:     {412, "The ICE session is over"},
 
 	BadMediaType: {415, "The media type is not supported"},
 	BadBody:      {400, "The body is not valid"},
