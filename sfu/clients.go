@@ -22,7 +22,7 @@ func (m media) Publish(ctx context.Context, o *sdp.Offer, tell func(event.Event)
 	return t, tracks, answer, nil
 }
 
-func (m media) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (whip.Transport, string, error) {
+func (m media) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (whip.Viewer, string, error) {
 	t, answer, err := m.engine.View(ctx, st, o, begun)
 	if err != nil {
 		return nil, "", err

@@ -158,7 +158,7 @@ func (s *spy) Publish(ctx context.Context, o *sdp.Offer, tell func(Event)) (whip
 	return p, tracks, answer, err
 }
 
-func (s *spy) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (whip.Transport, string, error) {
+func (s *spy) View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (whip.Viewer, string, error) {
 	v, answer, err := s.Media.View(ctx, st, o, begun)
 	s.keep(v)
 	return v, answer, err

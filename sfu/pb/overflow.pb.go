@@ -173,6 +173,7 @@ type Outcome struct {
 	Etag          string                 `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	AcceptPatch   string                 `protobuf:"bytes,5,opt,name=accept_patch,json=acceptPatch,proto3" json:"accept_patch,omitempty"`
 	Body          []byte                 `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"`
+	Links         []string               `protobuf:"bytes,7,rep,name=links,proto3" json:"links,omitempty"` // Link headers: extensions of the session
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -249,6 +250,13 @@ func (x *Outcome) GetBody() []byte {
 	return nil
 }
 
+func (x *Outcome) GetLinks() []string {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
 var File_sfu_pb_overflow_proto protoreflect.FileDescriptor
 
 const file_sfu_pb_overflow_proto_rawDesc = "" +
@@ -264,14 +272,15 @@ const file_sfu_pb_overflow_proto_rawDesc = "" +
 	"\x05trace\x18\x0f \x01(\fR\x05trace\"\x1d\n" +
 	"\x04Role\x12\b\n" +
 	"\x04VIEW\x10\x00\x12\v\n" +
-	"\aPUBLISH\x10\x01\"\xab\x01\n" +
+	"\aPUBLISH\x10\x01\"\xc1\x01\n" +
 	"\aOutcome\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12!\n" +
 	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x1a\n" +
 	"\blocation\x18\x03 \x01(\tR\blocation\x12\x12\n" +
 	"\x04etag\x18\x04 \x01(\tR\x04etag\x12!\n" +
 	"\faccept_patch\x18\x05 \x01(\tR\vacceptPatch\x12\x12\n" +
-	"\x04body\x18\x06 \x01(\fR\x04bodyB\rZ\vweir/sfu/pbb\x06proto3"
+	"\x04body\x18\x06 \x01(\fR\x04body\x12\x14\n" +
+	"\x05links\x18\a \x03(\tR\x05linksB\rZ\vweir/sfu/pbb\x06proto3"
 
 var (
 	file_sfu_pb_overflow_proto_rawDescOnce sync.Once

@@ -195,7 +195,7 @@ func (m fakeMedia) Publish(_ context.Context, _ *sdp.Offer, tell func(event.Even
 	return t, []*forward.Track{{ID: "audio0", Codec: forward.Codec{MimeType: "audio/opus"}}}, "v=0\r\n", nil
 }
 
-func (m fakeMedia) View(context.Context, *forward.Stream, *sdp.Offer, func(forward.Kind, time.Time)) (Transport, string, error) {
+func (m fakeMedia) View(context.Context, *forward.Stream, *sdp.Offer, func(forward.Kind, time.Time)) (Viewer, string, error) {
 	return m.made(), "v=0\r\n", nil
 }
 
@@ -233,4 +233,8 @@ func (t *fakeTransport) Quiet(time.Time, time.Time) time.Duration               
 func (t *fakeTransport) Look(time.Time, time.Time)                               { t.looks++ }
 func (t *fakeTransport) Sections(time.Time) []sdp.SectionStatus                  { return nil }
 func (t *fakeTransport) NotForwarded() map[string]int64                          { return nil }
+func (t *fakeTransport) Layers() map[int][]forward.Layer                         { return nil }
+func (t *fakeTransport) Choose(int, forward.Choice)                              {}
+func (t *fakeTransport) Pause(forward.Kind, bool)                                {}
+func (t *fakeTransport) Paused(forward.Kind) (paused, ok bool)                   { return false, false }
 func (t *fakeTransport) Restart(context.Context, string, string) (string, error) { return "", nil }

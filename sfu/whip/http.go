@@ -17,6 +17,7 @@ import (
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
 	"weir/sfu/sdp"
+	"weir/sfu/whip/extension"
 )
 
 const (
@@ -52,6 +53,7 @@ func (s *Server) Handler() http.Handler {
 		mux.HandleFunc(pattern, notAllowed("POST, OPTIONS", "send an SDP offer by POST"))
 	}
 	mux.HandleFunc("OPTIONS /session/{id}", preflight("PATCH, DELETE, OPTIONS"))
+	extension.Routes(mux, s.extension, preflight)
 	mux.HandleFunc("/session/{id}", notAllowed("PATCH, DELETE, OPTIONS", "a session takes PATCH and DELETE"))
 	known := s.traced(problem.Mux(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -176,9 +178,12 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 		return err
 	}
 	settled = true // the session closes grant and calls release
-	h := w.Header()
+	h, url := w.Header(), s.cfg.base(r)+"/session/"+sess.id
 	h.Set("Content-Type", typeSDP)
-	h.Set("Location", s.cfg.base(r)+"/session/"+sess.id)
+	h.Set("Location", url)
+	if sess.extension != nil {
+		h["Link"] = extension.Links(url)
+	}
 	h.Set("ETag", sess.etag)
 	h.Set("Accept-Patch", typeFragment)
 	w.WriteHeader(http.StatusCreated)
@@ -219,6 +224,20 @@ func (s *Server) session(r *http.Request) (*session, error) {
 		return nil, problem.New(problem.SessionEnded, "the session has ended: start a new one by POST")
 	}
 	return nil, problem.New(problem.NoSession, "there is no such session here")
+}
+
+// extension finds the extensions of the session that a request names, or answers
+// it.
+func (s *Server) extension(w http.ResponseWriter, r *http.Request) (of *extension.Session, url string) {
+	sess, err := s.session(r)
+	if err == nil && sess.extension == nil {
+		err = problem.New(problem.NotFound, "a publisher's session has no extensions")
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return nil, ""
+	}
+	return sess.extension, s.cfg.base(r) + "/session/" + sess.id
 }
 
 // patch serves trickled candidates and ICE restarts (RFC 9725, section 4.3).

@@ -67,6 +67,9 @@ func (d *redirector) relay(ctx context.Context, w http.ResponseWriter, a *reques
 			header.Set(key, value)
 		}
 	}
+	for _, link := range out.Links {
+		header.Add("Link", link)
+	}
 	w.WriteHeader(http.StatusCreated)
 	_, _ = w.Write(out.Body)
 	return nil

@@ -22,6 +22,7 @@ import (
 	"weir/sfu/rights"
 	"weir/sfu/sdp"
 	"weir/sfu/steering"
+	"weir/sfu/whip/extension"
 	"weir/sfu/whip/handover"
 )
 
@@ -83,7 +84,7 @@ type Media interface {
 	Publish(ctx context.Context, o *sdp.Offer, tell func(event.Event)) (p Publisher, tracks []*forward.Track, answer string, err error)
 	// View answers the offer of a viewer of st. It calls begun when the first
 	// packet of each kind goes out, with locks held: begun must not block.
-	View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (t Transport, answer string, err error)
+	View(ctx context.Context, st *forward.Stream, o *sdp.Offer, begun func(forward.Kind, time.Time)) (v Viewer, answer string, err error)
 }
 
 // A Transport is the media connection of one client. Restart, Knows and Add are
@@ -121,6 +122,12 @@ type Transport interface {
 	Stop()
 	// Close ends the connection and waits for its goroutines.
 	Close()
+}
+
+// A Viewer is the media connection of a client that receives.
+type Viewer interface {
+	Transport
+	extension.Media
 }
 
 // A Publisher is the media connection of a client that sends.
@@ -237,6 +244,7 @@ type Server struct {
 	names      names
 	redirector redirector
 	taker      *handover.Taker
+	events     extension.Counters
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -277,6 +285,10 @@ func (s *Server) Close() {
 func (s *Server) TakeOver(from peer.ID, signal Signal, public string) {
 	s.taker.Serve(from, signal, public)
 }
+
+// EventStreams returns how many viewers read their session's events, and how many
+// such streams were closed since their reader did not read.
+func (s *Server) EventStreams() (open, slow int64) { return s.events.EventStreams() }
 
 // Sample updates the bitrates, losses and estimates of sessions from their
 // totals at now.

@@ -17,6 +17,7 @@ import (
 	"weir/sfu/meter"
 	"weir/sfu/problem"
 	"weir/sfu/rights"
+	"weir/sfu/whip/extension"
 )
 
 // Kind is one of the two protocols that clients speak.
@@ -65,12 +66,13 @@ type session struct {
 	// The following fields are set before media can flow.
 	stream    *forward.Stream
 	transport Transport
-	publisher Publisher   // the transport of a publisher; nil for a viewer
-	asked     time.Time   // when the client's request came
-	first     *firstFrame // of a viewer, if recorded
-	release   func()      // releases a viewer's hold on the stream
-	unname    func()      // releases a publisher's name
-	inherited time.Time   // since when the stream that a publisher has taken over had no source; zero: it is its own
+	publisher Publisher          // the transport of a publisher; nil for a viewer
+	asked     time.Time          // when the client's request came
+	first     *firstFrame        // of a viewer, if recorded
+	release   func()             // releases a viewer's hold on the stream
+	unname    func()             // releases a publisher's name
+	inherited time.Time          // since when the stream that a publisher has taken over had no source; zero: it is its own
+	extension *extension.Session // of a viewer; nil for a publisher
 
 	gone chan string   // the reason to end the session; the first counts
 	done chan struct{} // closed when the session is taken down
@@ -122,6 +124,7 @@ func (a *request) setUpViewer(ctx context.Context, st *forward.Stream, entry str
 		return nil, "", err
 	}
 	s.stream, s.transport = st, t
+	s.extension = extension.New(t, st, s.done, &s.server.events, s.server.log)
 	var ok bool
 	if s.release, ok = st.Use(s, true); !ok {
 		t.Close()

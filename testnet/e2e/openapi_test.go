@@ -137,6 +137,28 @@ func (c *contract) is(t *testing.T, schema string, text []byte) {
 	}
 }
 
+// extensions asks for the extensions of a viewer's session.
+func (c *contract) extensions(t *testing.T, session string) {
+	t.Helper()
+	const typeJSON = "application/json"
+	for _, path := range []string{"/events", "/layer", "/media", "/events/x"} {
+		c.ask(t, 204, http.MethodOptions, session+path, "", "", nil)
+	}
+	resp, _ := c.ask(t, 201, http.MethodPost, session+"/events", typeJSON, `["active","viewercount"]`, nil)
+	stream := resp.Header.Get("Location")
+	if _, event := c.ask(t, 200, http.MethodGet, stream, "", "", nil); !strings.HasPrefix(string(event), `{"viewercount":`) {
+		t.Errorf("the first event is %s", event)
+	}
+	c.ask(t, 200, http.MethodDelete, stream, "", "", nil)
+	c.ask(t, 404, http.MethodGet, stream, "", "", nil)
+	c.ask(t, 400, http.MethodPost, session+"/events", typeJSON, `["nothing"]`, nil)
+	c.ask(t, 200, http.MethodGet, session+"/media", "", "", nil)
+	c.ask(t, 200, http.MethodPatch, session+"/media", typeJSON, `{"video":false}`, nil)
+	c.ask(t, 415, http.MethodPatch, session+"/media", "text/plain", `{"video":false}`, nil)
+	c.ask(t, 200, http.MethodPost, session+"/layer", typeJSON, `{}`, nil)
+	c.ask(t, 400, http.MethodPost, session+"/layer", typeJSON, `{"rid":"none"}`, nil)
+}
+
 // Every operation in the file exists, gives the described answer to a valid
 // request, and a described problem to an invalid one.
 func TestAnswersAreAsOpenAPISays(t *testing.T) {
@@ -182,6 +204,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	c.ask(t, 200, http.MethodPatch, session, fragmentType, restarted+"a=mid:0\r\n", map[string]string{"If-Match": "*"})
 	c.ask(t, 412, http.MethodPatch, session, fragmentType, fragment, map[string]string{"If-Match": etag})
 	c.ask(t, 415, http.MethodPatch, session, "text/plain", fragment, nil)
+	c.extensions(t, session)
 	c.ask(t, 200, http.MethodDelete, session, "", "", nil)
 	c.ask(t, 404, http.MethodDelete, session, "", "", nil)
 	c.ask(t, 404, http.MethodPatch, session, fragmentType, fragment, nil)

@@ -46,6 +46,8 @@ func registryOf(n *node) *prometheus.Registry {
 	gauge("cpu_ratio", "CPU in use as a share of what is available to this process, 0 to 1.", func() float64 { return n.gauge.Read().CPU })
 	gauge("streams", "Streams on this node.", func() float64 { return float64(n.sfu.Counts().Streams) })
 	gauge("links", "Cascade links.", func() float64 { return float64(n.sfu.Counts().Links) })
+	gauge("session_event_streams", "Event streams of sessions that viewers read.", func() float64 { open, _ := n.sfu.Clients().EventStreams(); return float64(open) })
+	counter("session_event_streams_dropped_total", "Event streams of sessions closed because their reader did not read.", func() float64 { _, slow := n.sfu.Clients().EventStreams(); return float64(slow) })
 	gauge("leases", "Leases granted and not yet used.", func() float64 { return float64(n.ledger.Totals(time.Now()).Leases) })
 	gauge("peers", "libp2p peers connected.", func() float64 { return float64(len(n.dht.Overlay.Host.Network().Peers())) })
 	gauge("uplink_bytes_per_second", "Sent on the media socket, over the last seconds.", func() float64 { return float64(n.gauge.Read().Uplink) / 8 })

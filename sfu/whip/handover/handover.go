@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"weir/capacity"
@@ -23,6 +25,8 @@ const (
 	MaxMessage = sdp.MaxBytes + 8<<10
 	// maxHeader bounds a value that is copied into a header, in bytes.
 	maxHeader = 2 << 10
+	// maxLinks bounds the Link headers of an answer.
+	maxLinks = 4
 )
 
 // Signal is a stream to another node, or one end of a pipe in a test.
@@ -57,5 +61,10 @@ func Ask(ctx context.Context, signal Signal, m *pb.Handover) (*pb.Outcome, error
 			return nil, fmt.Errorf("a header of more than %d bytes", maxHeader)
 		}
 	}
+	// The helper links to nothing but its session.
+	out.Links = slices.DeleteFunc(out.Links, func(link string) bool {
+		return len(link) > maxHeader || capacity.Printable(link, maxHeader) != link || !strings.HasPrefix(link, "<"+out.Location+"/")
+	})
+	out.Links = out.Links[:min(len(out.Links), maxLinks)]
 	return out, nil
 }

@@ -122,3 +122,30 @@ func FuzzHandover(f *testing.F) {
 		}
 	})
 }
+
+// The helper's answer can link to its own session only, and not without end.
+func TestLinksAreOfTheSession(t *testing.T) {
+	near, far := net.Pipe()
+	go func() {
+		defer far.Close()
+		var m pb.Handover
+		if _, err := frame.Read(bufio.NewReader(far), MaxMessage, &m); err != nil {
+			t.Error(err)
+			return
+		}
+		out := &pb.Outcome{Status: 201, Location: "https://b.example/session/X", Links: []string{
+			`<https://b.example/session/X/events>; rel="e"`, `<https://evil.example/session/X/events>; rel="e"`, "<https://b.example/session/X/\r\nX-Other: 1>",
+		}}
+		for range 2 * maxLinks {
+			out.Links = append(out.Links, `<https://b.example/session/X/layer>; rel="l"`)
+		}
+		_, _ = frame.Write(far, out)
+	}()
+	out, err := Ask(t.Context(), near, &pb.Handover{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out.Links) != maxLinks || out.Links[0] != `<https://b.example/session/X/events>; rel="e"` || strings.Contains(strings.Join(out.Links[1:], ""), "events") {
+		t.Errorf("links %q", out.Links)
+	}
+}

@@ -78,7 +78,7 @@ func (t *Taker) Serve(from peer.ID, signal Signal, public string) {
 	_, err := frame.Write(signal, &pb.Outcome{
 		Status: uint32(w.status), Body: w.body.Bytes(),
 		ContentType: w.header.Get("Content-Type"), Location: w.header.Get("Location"),
-		Etag: w.header.Get("ETag"), AcceptPatch: w.header.Get("Accept-Patch"),
+		Etag: w.header.Get("ETag"), AcceptPatch: w.header.Get("Accept-Patch"), Links: w.header.Values("Link"),
 	})
 	if err != nil {
 		t.log.Debug("handover not answered", "peer", from, "err", err)
