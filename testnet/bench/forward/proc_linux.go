@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clockTick is the unit of times in /proc/PID/stat: USER_HZ is 100 on every
+// clockTick is the unit of times in /proc/stat: USER_HZ is 100 on every
 // Linux.
 const clockTick = 10 * time.Millisecond
 
@@ -51,21 +50,15 @@ func pin(pid int, set *unix.CPUSet) error {
 	}
 }
 
-// cpuTime is the CPU time that a process has used, in the kernel and out of it.
+// cpuTime is the CPU time that a process has used, in the kernel and out of it: to
+// the nanosecond, by the process's own clock (clock_getcpuclockid(3)).
 func cpuTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
+	const scheduled = 2 // CPUCLOCK_SCHED, in include/linux/posix-timers_types.h
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &t); err != nil {
+		return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
 	}
-	// The name, in parentheses, may contain spaces and parentheses.
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	const utime, stime = 14 - 3, 15 - 3
-	if len(f) <= stime {
-		return 0, fmt.Errorf("/proc/%d/stat: not understood", pid)
-	}
-	u, err1 := strconv.ParseInt(string(f[utime]), 10, 64)
-	k, err2 := strconv.ParseInt(string(f[stime]), 10, 64)
-	return time.Duration(u+k) * clockTick, errors.Join(err1, err2)
+	return time.Duration(t.Nano()), nil
 }
 
 // memory is what a process occupies, in bytes: its share of pages (PSS), and

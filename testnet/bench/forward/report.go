@@ -231,7 +231,7 @@ func (r *Report) limitOf(name string, n int) Limit {
 }
 
 func (r *Report) notes(w io.Writer) {
-	fmt.Fprintf(w, "\nMedians over the rounds. The floor is an RTP header, AES-128-GCM and sendmmsg with UDP_SEGMENT to as many destinations, at the same pace. CPU is utime and stime of the server's process; on loopback it includes the receiver's part of the kernel. Loss and delay are of the packets whose frames were sent within the measurement, until a second after it; delay is from the publisher's send to the kernel's receive.\n")
+	fmt.Fprintf(w, "\nMedians over the rounds. The floor is an RTP header, AES-128-GCM and sendmmsg with UDP_SEGMENT to as many destinations, at the same pace. CPU is by the clock of the server's process; on loopback it includes the receiver's part of the kernel. Loss and delay are of the packets whose frames were sent within the measurement, until a second after it; delay is from the publisher's send to the kernel's receive.\n")
 	for _, row := range r.Rows {
 		if row.Failure != "" {
 			fmt.Fprintf(w, "\n%s, %d viewers, round %d: %d joined: %s\n", row.Server, row.Viewers, row.Round, row.Joined, row.Failure)
