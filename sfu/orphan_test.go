@@ -141,3 +141,38 @@ func TestPublisherComesBack(t *testing.T) {
 		})
 	}
 }
+
+// A relay that drains is left by its children before it goes: none of their
+// viewers loses a packet or sees a picture that it cannot decode. It takes no
+// other children, and its own viewers stay.
+func TestRelayDrains(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	nodes, viewers := chain(t, m, 4, "demo", nil)
+	late := m.add(ledger.Limits{}, func(c *Config) { c.RoomWait = time.Millisecond })
+	for _, v := range viewers {
+		flows(t, v, 30)
+	}
+	drains := nodes[1]
+	drains.SetDraining(true)
+	eventually(t, "the child has moved", func() bool { c, _ := nodes[2].carriage("demo"); return c.Parent == nodes[0].id })
+	eventually(t, "nobody pulls from it", func() bool { c, _ := drains.carriage("demo"); return c.Children == 0 })
+	for i, v := range viewers {
+		flows(t, v, 60)
+		s := v.Stats()
+		if s.Lost != 0 {
+			t.Errorf("viewer %d: %d packets lost", i, s.Lost)
+		}
+		for _, tr := range s.Tracks {
+			t.Logf("viewer %d, %s: longest gap %v", i, tr.Kind, tr.LongestGap)
+		}
+	}
+	if n := nodes[2].saw(event.PullMoved); n != 1 || nodes[2].saw(event.PullLost) != 0 || nodes[3].saw(event.PullMoved) != 0 {
+		t.Errorf("moved %d times, lost %d", n, nodes[2].saw(event.PullLost))
+	}
+	m.set(func(_ string, exclude []peer.ID) []peer.ID { return without(exclude, drains.id) })
+	_, err := client.View(t.Context(), client.ViewConfig{URL: late.web.URL + "/whep/demo"})
+	if refused := new(client.Refused); !errors.As(err, &refused) || !strings.Contains(refused.Body, "about to go") {
+		t.Errorf("a new child of a relay that drains: %v", err)
+	}
+}

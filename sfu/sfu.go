@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -160,6 +161,16 @@ type SFU struct {
 	tree    *tree.Tree
 	links   *cascade.Links
 	drops   forward.Drops
+	leaving atomic.Bool
+}
+
+// SetDraining says that the node is about to go, or is not any more: then nodes
+// that pull streams relayed here move to others, and no others come. A stream
+// that is published here can be pulled as before.
+func (s *SFU) SetDraining(draining bool) {
+	if !s.leaving.Swap(draining) && draining {
+		s.tree.Leave()
+	}
 }
 
 // New starts an SFU on cfg.Socket.
@@ -225,6 +236,7 @@ func New(cfg Config) (*SFU, error) {
 	s := &SFU{cfg: cfg, engine: engine}
 	s.links = cascade.New(cascade.Config{
 		Self: cfg.Self, Engine: engine, Ledger: cfg.Ledger, Fanout: cfg.Fanout, Depth: cfg.Depth, Dial: cfg.Dial,
+		Leaving:    s.leaving.Load,
 		Stream:     func(name string) *tree.Stream { return s.tree.Get(name) },
 		Overflowed: func() int64 { return cfg.Socket.Counters().Overflowed },
 		Delivered:  cfg.Delivered, Measured: cfg.Measured, Event: cfg.Event, Drops: &s.drops, Log: cfg.Log, Tracer: cfg.Tracer,

@@ -46,6 +46,7 @@ const (
 	PullFailed  Kind = "pull.failed"  // Reason: NotLive or nothing, Detail: why
 	PullLost    Kind = "pull.lost"    // Peer: the carrier that was lost, Detail: why
 	PullResumed Kind = "pull.resumed" // Peer: the new carrier, Elapsed: the gap
+	PullMoved   Kind = "pull.moved"   // Peer: the new carrier, Elapsed: time until it took over
 	PullEnded   Kind = "pull.ended"   // Detail: why
 
 	Placement Kind = "placement" // Peer: the node chosen, if any; Reason: why none was; Elapsed
@@ -138,6 +139,7 @@ func List() []Described {
 		{PullFailed, "a stream could not be pulled"},
 		{PullLost, "the node from which a stream was pulled is lost"},
 		{PullResumed, "the stream continues from another node"},
+		{PullMoved, "the stream comes from another node, since the one before is about to go"},
 		{PullEnded, "a stream is no longer pulled"},
 		{Placement, "a node was chosen for a client or a pull, or none was"},
 		{NodeReady, "this node is in the network"},

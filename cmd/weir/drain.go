@@ -19,7 +19,7 @@ import (
 func drainCommand() *cli.Command {
 	return &cli.Command{
 		Name: "drain", Usage: "have a node take nothing new, and end when it is empty if asked to",
-		Description: "New clients are sent to other nodes; those connected stay until they leave.\nweir undrain takes it back.",
+		Description: "New clients are sent to other nodes, and nodes that pull relayed streams from it move\nto others without a gap; clients connected stay until they leave. weir undrain takes it\nback.",
 		Flags: ask.Flags(
 			&cli.DurationFlag{Name: "deadline", Usage: "with --exit, end after `D` whoever is left; with --wait, wait no longer. 0: no deadline", Value: 10 * time.Minute},
 			&cli.BoolFlag{Name: "exit", Usage: "the node's process ends when it is empty, or at the deadline"},

@@ -95,6 +95,9 @@ func (l *Link) newDownstream(req *pb.Subscribe) (*downstream, error) {
 	if now := time.Now(); st.Orphan(now) {
 		return nil, &capacity.Refusal{Reason: tree.Orphaned, Detail: fmt.Sprintf("its origin has given no sign of life for %v", st.Beat(now).Age.Round(100*time.Millisecond))}
 	}
+	if s.cfg.Leaving() && !st.Published() {
+		return nil, &capacity.Refusal{Reason: "draining", Detail: "this relay is about to go"}
+	}
 	path := st.Path()
 	if slices.Contains(path, l.Peer) {
 		return nil, &capacity.Refusal{Reason: tree.Loop, Detail: "the stream comes here by way of you"}
@@ -185,6 +188,11 @@ func (b *downstream) TellPath(path []peer.ID) {
 		m.Path = append(m.Path, []byte(id))
 	}
 	b.link.send(&pb.Message{Body: &pb.Message_Path{Path: m}})
+}
+
+// TellLeave tells the peer to pull the stream from another node.
+func (b *downstream) TellLeave() {
+	b.link.send(&pb.Message{Body: &pb.Message_Leave{Leave: &pb.Leave{Pull: b.pull}}})
 }
 
 // TellBeat has the link tell the peer the newest beat of the stream.

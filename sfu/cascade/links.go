@@ -47,6 +47,9 @@ type Config struct {
 	Stream func(name string) *tree.Stream
 	Fanout func() int // current limit of pulls of one stream; 0: none
 	Depth  func() int // current limit of links between origin and viewer
+	// Leaving reports whether this node is about to go: nobody begins to pull a
+	// stream that is only relayed here.
+	Leaving func() bool
 	// Dial opens the signalling stream of a link. It must return when ctx ends.
 	Dial func(ctx context.Context, node peer.ID, addrs []multiaddr.Multiaddr) (Signal, error)
 	// Overflowed returns the number of packets that this node's socket has

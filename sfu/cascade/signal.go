@@ -113,6 +113,10 @@ func (l *Link) handle(m *pb.Message) error {
 		if in := l.upstream(m.Ended.Pull); in != nil {
 			in.End(plain(m.Ended.Reason))
 		}
+	case *pb.Message_Leave:
+		if in := l.upstream(m.Leave.Pull); in != nil {
+			in.leaveOnce.Do(func() { close(in.leaving) })
+		}
 	case *pb.Message_Path:
 		if in := l.upstream(m.Path.Pull); in != nil {
 			path, err := l.parsePath(m.Path.Path)

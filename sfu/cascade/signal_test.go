@@ -20,6 +20,7 @@ func FuzzReadMessage(f *testing.F) {
 		{Body: &pb.Message_Subscribed{Subscribed: &pb.Subscribed{Pull: 1, Tracks: []*pb.Track{{Id: "video0", Mime: "video/VP8", Clock: 90000}}}}},
 		{Body: &pb.Message_Offer{Offer: &pb.Description{Sdp: "v=0", Slots: []*pb.Slot{{Mid: "0", Pull: 1, Track: "video0"}}}}},
 		{Body: &pb.Message_Beats{Beats: &pb.Beats{Beats: []*pb.Beat{{Pull: 1, Count: 3, Age: 20}, {Pull: 1, Count: 1 << 63}}}}},
+		{Body: &pb.Message_Leave{Leave: &pb.Leave{Pull: 1}}},
 		{Body: &pb.Message_Ping{Ping: &pb.Ping{Time: 1}}},
 	} {
 		var b bytes.Buffer
@@ -41,7 +42,7 @@ func FuzzReadMessage(f *testing.F) {
 		l := &Link{queue: make(chan *pb.Message, sendQueue), negotiator: &negotiator{remote: make(chan *pb.Description, 1)}, done: make(chan struct{}),
 			upstreams: map[uint64]*upstream{}, downstreams: map[uint64]*downstream{}, sections: newSections(), links: &Links{}}
 		l.links.cfg = Config{Ledger: ledger.New("self", ledger.Limits{}), Stream: func(string) *tree.Stream { return nil }, Tracer: noop.Tracer{}}
-		in := &upstream{link: l, pull: 1, result: make(chan error, 1), moved: make(chan []peer.ID, 1), done: make(chan struct{}), mids: map[string]string{}, beats: newBeats()}
+		in := &upstream{link: l, pull: 1, result: make(chan error, 1), moved: make(chan []peer.ID, 1), done: make(chan struct{}), mids: map[string]string{}, beats: newBeats(), leaving: make(chan struct{})}
 		l.upstreams[1] = in
 		_ = l.handle(m)
 		if n := len(in.described); n > maxTracks {

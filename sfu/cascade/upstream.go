@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,9 @@ type upstream struct {
 	path   []peer.ID      // path to the sender; set before result
 	offers int            // requests for a section in vain; the negotiator's
 	beats  beats
+
+	leaving   chan struct{} // closed when the peer is about to go
+	leaveOnce sync.Once
 
 	// link.mu guards the following fields.
 	described []*pb.Track
@@ -77,7 +81,7 @@ func (l *Link) subscribe(ctx context.Context, stream, lease string) (in *upstrea
 	in = &upstream{
 		link: l, pull: l.lastPull, stream: stream,
 		result: make(chan error, 1), moved: make(chan []peer.ID, 1), done: make(chan struct{}),
-		mids: map[string]string{}, beats: newBeats(),
+		mids: map[string]string{}, beats: newBeats(), leaving: make(chan struct{}),
 	}
 	l.upstreams[in.pull] = in
 	l.mu.Unlock()
@@ -215,12 +219,45 @@ func (in *upstream) Continues(tracks []*forward.Track) bool {
 
 // Connect makes the pull the source of tracks, which are those of Tracks or
 // others that Continues has accepted, and asks the sender to start.
-func (in *upstream) Connect(tracks []*forward.Track) {
+func (in *upstream) Connect(tracks []*forward.Track) { in.connect(tracks, (*forward.Track).Attach) }
+
+// Prepare is Connect for tracks that have a source until this pull brings a
+// keyframe of each.
+func (in *upstream) Prepare(tracks []*forward.Track) { in.connect(tracks, (*forward.Track).Prepare) }
+
+// Taken reports whether the pull is the source of all tracks.
+func (in *upstream) Taken() bool {
+	in.link.mu.Lock()
+	defer in.link.mu.Unlock()
+	for _, f := range in.feeds {
+		if !f.up.Taken() {
+			return false
+		}
+	}
+	return true
+}
+
+// Take makes the pull the source of all tracks at once.
+func (in *upstream) Take() {
+	in.link.mu.Lock()
+	feeds := slices.Collect(maps.Values(in.feeds))
+	in.link.mu.Unlock()
+	for _, f := range feeds {
+		if !f.up.Taken() {
+			f.up.Take()
+		}
+	}
+}
+
+// Leaving is closed when the peer has said that it is about to go.
+func (in *upstream) Leaving() <-chan struct{} { return in.leaving }
+
+func (in *upstream) connect(tracks []*forward.Track, source func(*forward.Track, forward.Receiver) *forward.UpTrack) {
 	l := in.link
 	feeds := map[string]*feed{}
 	for _, t := range tracks {
 		f := &feed{link: l, track: t}
-		f.up = t.Attach(f)
+		f.up = source(t, f)
 		feeds[t.ID] = f
 	}
 	l.mu.Lock()

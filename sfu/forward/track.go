@@ -49,6 +49,7 @@ type Track struct {
 
 	mu      sync.Mutex
 	up      *UpTrack
+	next    *UpTrack     // takes over with its first keyframe; nil: none
 	downs   []*DownTrack // a new slice with each change
 	joining []*joiner    // not among downs yet
 	report  senderReport
@@ -86,10 +87,30 @@ func (t *Track) Received() (packets, bytes int64) {
 func (t *Track) Attach(r Receiver) *UpTrack {
 	u := &UpTrack{track: t, receiver: r}
 	u.source = newSource(u, nil)
+	u.Take()
+	return u
+}
+
+// Prepare makes r's packets the source of the track from the first on that video
+// can begin with, a keyframe, which is requested. Until then it has the source
+// that it has.
+func (t *Track) Prepare(r Receiver) *UpTrack {
+	u := &UpTrack{track: t, receiver: r}
+	u.source = newSource(u, nil)
 	t.mu.Lock()
-	t.up = u
-	t.report = senderReport{}
-	t.settleJoiners()
+	t.next = u
+	t.mu.Unlock()
+	if t.video() {
+		u.requestKeyframe()
+	}
+	return u
+}
+
+// Take makes u the source of its track at once, as Attach does.
+func (u *UpTrack) Take() {
+	t := u.track
+	t.mu.Lock()
+	t.take(u)
 	downs := t.downs
 	t.mu.Unlock()
 	now := time.Now()
@@ -99,7 +120,19 @@ func (t *Track) Attach(r Receiver) *UpTrack {
 	if t.video() && len(downs) > 0 {
 		u.requestKeyframe()
 	}
-	return u
+}
+
+// Taken reports whether u is the source of its track.
+func (u *UpTrack) Taken() bool {
+	u.track.mu.Lock()
+	defer u.track.mu.Unlock()
+	return u.track.up == u
+}
+
+// take makes u the source. Called with mu held.
+func (t *Track) take(u *UpTrack) {
+	t.up, t.next, t.report = u, nil, senderReport{}
+	t.settleJoiners()
 }
 
 // GoOnAs makes t take over the parameters of next, a track of another
@@ -200,6 +233,9 @@ func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) Outcome {
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.next == u && (key || !t.video()) {
+		t.take(u)
+	}
 	if t.up != u {
 		return Outcome{Reason: Replaced, Keyframe: key}
 	}

@@ -43,6 +43,7 @@ type Message struct {
 	//	*Message_Ping
 	//	*Message_Pong
 	//	*Message_Beats
+	//	*Message_Leave
 	Body          isMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -193,6 +194,15 @@ func (x *Message) GetBeats() *Beats {
 	return nil
 }
 
+func (x *Message) GetLeave() *Leave {
+	if x != nil {
+		if x, ok := x.Body.(*Message_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
 type isMessage_Body interface {
 	isMessage_Body()
 }
@@ -245,6 +255,10 @@ type Message_Beats struct {
 	Beats *Beats `protobuf:"bytes,12,opt,name=beats,proto3,oneof"`
 }
 
+type Message_Leave struct {
+	Leave *Leave `protobuf:"bytes,13,opt,name=leave,proto3,oneof"`
+}
+
 func (*Message_Subscribe) isMessage_Body() {}
 
 func (*Message_Subscribed) isMessage_Body() {}
@@ -268,6 +282,8 @@ func (*Message_Ping) isMessage_Body() {}
 func (*Message_Pong) isMessage_Body() {}
 
 func (*Message_Beats) isMessage_Body() {}
+
+func (*Message_Leave) isMessage_Body() {}
 
 // Subscribe asks for a stream. Pull is the asker's number for it, used in
 // everything that is said of it later, and never used again.
@@ -820,6 +836,53 @@ func (x *Beat) GetAge() uint32 {
 	return 0
 }
 
+// Leave says that the sender is about to go: the receiver had better pull the
+// stream from another node, and keep this pull until it has. The pull goes on
+// for as long as the sender does.
+type Leave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pull          uint64                 `protobuf:"varint,1,opt,name=pull,proto3" json:"pull,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leave) Reset() {
+	*x = Leave{}
+	mi := &file_sfu_pb_cascade_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leave) ProtoMessage() {}
+
+func (x *Leave) ProtoReflect() protoreflect.Message {
+	mi := &file_sfu_pb_cascade_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leave.ProtoReflect.Descriptor instead.
+func (*Leave) Descriptor() ([]byte, []int) {
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Leave) GetPull() uint64 {
+	if x != nil {
+		return x.Pull
+	}
+	return 0
+}
+
 // Path says that the stream now takes another way to the sender.
 type Path struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -831,7 +894,7 @@ type Path struct {
 
 func (x *Path) Reset() {
 	*x = Path{}
-	mi := &file_sfu_pb_cascade_proto_msgTypes[10]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +906,7 @@ func (x *Path) String() string {
 func (*Path) ProtoMessage() {}
 
 func (x *Path) ProtoReflect() protoreflect.Message {
-	mi := &file_sfu_pb_cascade_proto_msgTypes[10]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +919,7 @@ func (x *Path) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Path.ProtoReflect.Descriptor instead.
 func (*Path) Descriptor() ([]byte, []int) {
-	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{10}
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Path) GetPull() uint64 {
@@ -885,7 +948,7 @@ type Description struct {
 
 func (x *Description) Reset() {
 	*x = Description{}
-	mi := &file_sfu_pb_cascade_proto_msgTypes[11]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +960,7 @@ func (x *Description) String() string {
 func (*Description) ProtoMessage() {}
 
 func (x *Description) ProtoReflect() protoreflect.Message {
-	mi := &file_sfu_pb_cascade_proto_msgTypes[11]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +973,7 @@ func (x *Description) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Description.ProtoReflect.Descriptor instead.
 func (*Description) Descriptor() ([]byte, []int) {
-	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{11}
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Description) GetSdp() string {
@@ -938,7 +1001,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_sfu_pb_cascade_proto_msgTypes[12]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1013,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_sfu_pb_cascade_proto_msgTypes[12]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1026,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{12}
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Slot) GetMid() string {
@@ -997,7 +1060,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_sfu_pb_cascade_proto_msgTypes[13]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1072,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_sfu_pb_cascade_proto_msgTypes[13]
+	mi := &file_sfu_pb_cascade_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1085,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{13}
+	return file_sfu_pb_cascade_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Ping) GetTime() int64 {
@@ -1036,7 +1099,7 @@ var File_sfu_pb_cascade_proto protoreflect.FileDescriptor
 
 const file_sfu_pb_cascade_proto_rawDesc = "" +
 	"\n" +
-	"\x14sfu/pb/cascade.proto\x12\fweir.cascade\"\xe5\x04\n" +
+	"\x14sfu/pb/cascade.proto\x12\fweir.cascade\"\x92\x05\n" +
 	"\aMessage\x127\n" +
 	"\tsubscribe\x18\x01 \x01(\v2\x17.weir.cascade.SubscribeH\x00R\tsubscribe\x12:\n" +
 	"\n" +
@@ -1052,7 +1115,8 @@ const file_sfu_pb_cascade_proto_rawDesc = "" +
 	"\x04ping\x18\n" +
 	" \x01(\v2\x12.weir.cascade.PingH\x00R\x04ping\x12(\n" +
 	"\x04pong\x18\v \x01(\v2\x12.weir.cascade.PingH\x00R\x04pong\x12+\n" +
-	"\x05beats\x18\f \x01(\v2\x13.weir.cascade.BeatsH\x00R\x05beatsB\x06\n" +
+	"\x05beats\x18\f \x01(\v2\x13.weir.cascade.BeatsH\x00R\x05beats\x12+\n" +
+	"\x05leave\x18\r \x01(\v2\x13.weir.cascade.LeaveH\x00R\x05leaveB\x06\n" +
 	"\x04body\"\x91\x01\n" +
 	"\tSubscribe\x12\x12\n" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12\x16\n" +
@@ -1090,7 +1154,9 @@ const file_sfu_pb_cascade_proto_rawDesc = "" +
 	"\x04Beat\x12\x12\n" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x10\n" +
-	"\x03age\x18\x03 \x01(\rR\x03age\".\n" +
+	"\x03age\x18\x03 \x01(\rR\x03age\"\x1b\n" +
+	"\x05Leave\x12\x12\n" +
+	"\x04pull\x18\x01 \x01(\x04R\x04pull\".\n" +
 	"\x04Path\x12\x12\n" +
 	"\x04pull\x18\x01 \x01(\x04R\x04pull\x12\x12\n" +
 	"\x04path\x18\x02 \x03(\fR\x04path\"I\n" +
@@ -1116,7 +1182,7 @@ func file_sfu_pb_cascade_proto_rawDescGZIP() []byte {
 	return file_sfu_pb_cascade_proto_rawDescData
 }
 
-var file_sfu_pb_cascade_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_sfu_pb_cascade_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_sfu_pb_cascade_proto_goTypes = []any{
 	(*Message)(nil),     // 0: weir.cascade.Message
 	(*Subscribe)(nil),   // 1: weir.cascade.Subscribe
@@ -1128,10 +1194,11 @@ var file_sfu_pb_cascade_proto_goTypes = []any{
 	(*Ended)(nil),       // 7: weir.cascade.Ended
 	(*Beats)(nil),       // 8: weir.cascade.Beats
 	(*Beat)(nil),        // 9: weir.cascade.Beat
-	(*Path)(nil),        // 10: weir.cascade.Path
-	(*Description)(nil), // 11: weir.cascade.Description
-	(*Slot)(nil),        // 12: weir.cascade.Slot
-	(*Ping)(nil),        // 13: weir.cascade.Ping
+	(*Leave)(nil),       // 10: weir.cascade.Leave
+	(*Path)(nil),        // 11: weir.cascade.Path
+	(*Description)(nil), // 12: weir.cascade.Description
+	(*Slot)(nil),        // 13: weir.cascade.Slot
+	(*Ping)(nil),        // 14: weir.cascade.Ping
 }
 var file_sfu_pb_cascade_proto_depIdxs = []int32{
 	1,  // 0: weir.cascade.Message.subscribe:type_name -> weir.cascade.Subscribe
@@ -1140,21 +1207,22 @@ var file_sfu_pb_cascade_proto_depIdxs = []int32{
 	5,  // 3: weir.cascade.Message.start:type_name -> weir.cascade.Start
 	6,  // 4: weir.cascade.Message.unsubscribe:type_name -> weir.cascade.Unsubscribe
 	7,  // 5: weir.cascade.Message.ended:type_name -> weir.cascade.Ended
-	10, // 6: weir.cascade.Message.path:type_name -> weir.cascade.Path
-	11, // 7: weir.cascade.Message.offer:type_name -> weir.cascade.Description
-	11, // 8: weir.cascade.Message.answer:type_name -> weir.cascade.Description
-	13, // 9: weir.cascade.Message.ping:type_name -> weir.cascade.Ping
-	13, // 10: weir.cascade.Message.pong:type_name -> weir.cascade.Ping
+	11, // 6: weir.cascade.Message.path:type_name -> weir.cascade.Path
+	12, // 7: weir.cascade.Message.offer:type_name -> weir.cascade.Description
+	12, // 8: weir.cascade.Message.answer:type_name -> weir.cascade.Description
+	14, // 9: weir.cascade.Message.ping:type_name -> weir.cascade.Ping
+	14, // 10: weir.cascade.Message.pong:type_name -> weir.cascade.Ping
 	8,  // 11: weir.cascade.Message.beats:type_name -> weir.cascade.Beats
-	3,  // 12: weir.cascade.Subscribed.tracks:type_name -> weir.cascade.Track
-	9,  // 13: weir.cascade.Subscribed.beat:type_name -> weir.cascade.Beat
-	9,  // 14: weir.cascade.Beats.beats:type_name -> weir.cascade.Beat
-	12, // 15: weir.cascade.Description.slots:type_name -> weir.cascade.Slot
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	10, // 12: weir.cascade.Message.leave:type_name -> weir.cascade.Leave
+	3,  // 13: weir.cascade.Subscribed.tracks:type_name -> weir.cascade.Track
+	9,  // 14: weir.cascade.Subscribed.beat:type_name -> weir.cascade.Beat
+	9,  // 15: weir.cascade.Beats.beats:type_name -> weir.cascade.Beat
+	13, // 16: weir.cascade.Description.slots:type_name -> weir.cascade.Slot
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sfu_pb_cascade_proto_init() }
@@ -1175,6 +1243,7 @@ func file_sfu_pb_cascade_proto_init() {
 		(*Message_Ping)(nil),
 		(*Message_Pong)(nil),
 		(*Message_Beats)(nil),
+		(*Message_Leave)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1182,7 +1251,7 @@ func file_sfu_pb_cascade_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sfu_pb_cascade_proto_rawDesc), len(file_sfu_pb_cascade_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,8 @@ type parent struct {
 	alike bool
 	moved chan []peer.ID
 	beats chan Beat // nil: of a release before there were beats
+	leave chan struct{}
+	taken atomic.Bool
 	over  chan struct{}
 	once  sync.Once
 	why   string
@@ -38,6 +41,10 @@ func (p *parent) Continues([]*forward.Track) bool { return p.alike }
 func (p *parent) Connect([]*forward.Track)        {}
 func (p *parent) Beat() (Beat, bool)              { return Beat{}, p.beats != nil }
 func (p *parent) Beats() <-chan Beat              { return p.beats }
+func (p *parent) Prepare([]*forward.Track)        {}
+func (p *parent) Taken() bool                     { return p.taken.Load() }
+func (p *parent) Take()                           { p.taken.Store(true) }
+func (p *parent) Leaving() <-chan struct{}        { return p.leave }
 func (p *parent) Moved() <-chan []peer.ID         { return p.moved }
 func (p *parent) Done() <-chan struct{}           { return p.over }
 func (p *parent) Reason() string                  { return p.why }
@@ -74,7 +81,7 @@ func newGrove(t *testing.T, carriers ...peer.ID) *grove {
 		Subscribe: func(_ context.Context, from Source, _ string) (Upstream, error) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			p := &parent{node: from.Node, alike: !g.unlike, moved: make(chan []peer.ID, 1), over: make(chan struct{})}
+			p := &parent{node: from.Node, alike: !g.unlike, moved: make(chan []peer.ID, 1), leave: make(chan struct{}), over: make(chan struct{})}
 			if g.beating {
 				p.beats = make(chan Beat)
 			}

@@ -310,6 +310,8 @@ func (t *Tree) keep(ctx context.Context, st *Stream, in Upstream) (why, detail s
 	defer linger.Stop()
 	pulse := time.NewTimer(orphanAfter)
 	defer pulse.Stop()
+	away := t.newMove(ctx, st)
+	defer away.stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -354,7 +356,14 @@ func (t *Tree) keep(ctx context.Context, st *Stream, in Upstream) (why, detail s
 				continue
 			}
 			t.moved(st, append(path, t.cfg.Self))
+		case <-away.leaving(in):
+			away.begin(in.Peer())
+		case next := <-away.found:
+			if next != nil {
+				in = away.change(in, next)
+			}
 		case <-in.Done():
+			away.stop()
 			if in.Reason() == Finished {
 				return Finished, "the publisher has finished"
 			}

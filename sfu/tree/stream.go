@@ -198,6 +198,8 @@ type Child interface {
 	// beat, soon. They do not block.
 	TellPath(path []peer.ID)
 	TellBeat()
+	// TellLeave tells the node to pull the stream from another one.
+	TellLeave()
 }
 
 // Children returns the nodes that pull the stream from here.

@@ -68,6 +68,14 @@ type Upstream interface {
 	Continues(tracks []*forward.Track) bool
 	// Connect makes the pull the source of tracks, and asks the node to start.
 	Connect(tracks []*forward.Track)
+	// Prepare is Connect for tracks that have a source, which goes on until the
+	// pull brings a keyframe of each, as Taken reports; Take does not wait for it.
+	Prepare(tracks []*forward.Track)
+	Taken() bool
+	Take()
+	// Leaving is closed when the node is about to go: the stream had better be
+	// pulled from another.
+	Leaving() <-chan struct{}
 
 	// Moved receives the node's path when that changes.
 	Moved() <-chan []peer.ID
@@ -154,6 +162,19 @@ func (t *Tree) Pulls() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.pulls)
+}
+
+// Leave has the nodes that pull streams that are relayed here pull them from
+// others.
+func (t *Tree) Leave() {
+	for _, st := range t.All() {
+		if st.Published() {
+			continue // it is nowhere else
+		}
+		for _, c := range st.Children() {
+			c.TellLeave()
+		}
+	}
 }
 
 // All returns the streams that are carried here, sorted by name.

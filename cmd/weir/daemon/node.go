@@ -214,7 +214,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 		bootstrap = append(bootstrap, info)
 	}
 	n.outcomes, n.counters, n.handed = provision.NewOutcomes(), metrics.New(n.policy.Policy), hook.NewEventCounts()
-	n.drain = &drain.Drainer{Ledger: n.ledger, Kick: func() { n.dht.Publisher.Kick() }, Event: n.events.Add, Log: cfg.log}
+	n.drain = &drain.Drainer{Ledger: n.ledger, Kick: func() { n.dht.Publisher.Kick() }, Leave: func(leave bool) { n.sfu.SetDraining(leave) }, Event: n.events.Add, Log: cfg.log}
 	n.placer = &placing.Placer{Region: cfg.region, Policy: n.policy.Policy, Outcomes: n.outcomes, Event: n.events.Add, Log: cfg.log}
 	n.placer.Self = func() capacity.Record { r, _ := n.sample(); return r }
 	n.placer.Carried = func() []capacity.StreamInfo { return n.sfu.StreamInfos() }

@@ -102,7 +102,8 @@ func Left(t ledger.Totals) int { return t.Sessions + t.Cascades + (t.Leases - t.
 // holders and the operator.
 type Drainer struct {
 	Ledger *ledger.Ledger
-	Kick   func() // publishes the node's record at once
+	Kick   func()     // publishes the node's record at once
+	Leave  func(bool) // has relayed streams' trees move off the node, or stops that
 	Event  func(event.Event)
 	Log    *slog.Logger
 
@@ -118,7 +119,7 @@ func (d *Drainer) Status() api.Drain {
 func (d *Drainer) Left() int { return Left(d.Ledger.Totals(time.Now())) }
 
 // Start makes the node stop admitting. Clients are redirected as by a full
-// node; sessions stay, and other nodes can still pull streams.
+// node; sessions stay, and nodes that pull relayed streams move to others.
 func (d *Drainer) Start(deadline time.Duration, exit bool, reason string) {
 	if d.state.begin(time.Now(), deadline, exit, reason) {
 		d.stopAdmitting(reason)
@@ -128,6 +129,7 @@ func (d *Drainer) Start(deadline time.Duration, exit bool, reason string) {
 // stopAdmitting publishes that the node has stopped admitting; a drain has begun.
 func (d *Drainer) stopAdmitting(reason string) {
 	d.Ledger.SetDraining(true)
+	d.Leave(true)
 	d.Kick()
 	d.Event(event.Event{Kind: event.DrainStarted, Detail: reason})
 }
@@ -147,6 +149,7 @@ func (d *Drainer) Stop(reason string) {
 		return
 	}
 	d.Ledger.SetDraining(false)
+	d.Leave(false)
 	d.Kick()
 	d.Event(event.Event{Kind: event.DrainEnded})
 }

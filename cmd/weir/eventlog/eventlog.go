@@ -77,6 +77,8 @@ func Message(e event.Event) (slog.Level, string) {
 		return slog.LevelWarn, "pull lost"
 	case event.PullResumed:
 		return slog.LevelInfo, "pull resumed"
+	case event.PullMoved:
+		return slog.LevelInfo, "pull moved"
 	case event.PullEnded:
 		return slog.LevelInfo, "pull ended"
 	case event.Placement:

@@ -179,7 +179,7 @@ func newTallies() *tallies {
 		opened:    vector("sessions_opened_total", "Sessions of publishers and viewers opened.", "role"),
 		closed:    vector("sessions_closed_total", "Sessions closed, by reason.", "role", "reason"),
 		redirects: vector("redirects_total", "Clients redirected to another node because this one is full.", "role"),
-		pulls:     vector("pulls_total", "Pulls of streams from other nodes, by outcome: ready, failed, lost, resumed from another node, or ended.", "outcome"),
+		pulls:     vector("pulls_total", "Pulls of streams from other nodes, by outcome: ready, failed, lost, resumed from another node, moved to one before the parent went, or ended.", "outcome"),
 		sources:   vector("stream_source_changes_total", "Changes of streams carried here: waiting, as the publisher has vanished, orphaned, as the origin cannot be reached, resumed from either, or publisher_replaced.", "change"),
 		lost:      map[string]int64{}, said: map[string]int64{},
 	}
@@ -204,7 +204,7 @@ var sourceChanges = map[event.Kind]string{
 }
 
 var pullOutcomes = map[event.Kind]string{
-	event.PullReady: "ready", event.PullFailed: "failed", event.PullLost: "lost", event.PullResumed: "resumed", event.PullEnded: "ended",
+	event.PullReady: "ready", event.PullFailed: "failed", event.PullLost: "lost", event.PullResumed: "resumed", event.PullMoved: "moved", event.PullEnded: "ended",
 }
 
 func (t *tallies) collectors() []prometheus.Collector {

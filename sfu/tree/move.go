@@ -1,0 +1,129 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity"
+	"weir/capacity/event"
+)
+
+const (
+	// moveTime bounds the search for another parent while there is one, and
+	// movePause is the time after which a search that failed is repeated.
+	moveTime  = 4 * time.Second
+	movePause = time.Second
+	// switchTime is how long another parent has to bring a keyframe of each track
+	// until the change is made without, and switchCheck the interval of checks:
+	// the payload may be encrypted end to end.
+	switchTime  = 2 * time.Second
+	switchCheck = 10 * time.Millisecond
+)
+
+// A move is the change to another parent while the present one still serves: the
+// other is connected first, and takes over with its first keyframe. The pull's
+// goroutine owns it.
+type move struct {
+	tree  *Tree
+	st    *Stream
+	ctx   context.Context
+	found chan Upstream // nil: none
+
+	from   peer.ID            // the parent that is left; "": none is
+	cancel context.CancelFunc // of the search
+	began  time.Time
+}
+
+func (t *Tree) newMove(ctx context.Context, st *Stream) *move {
+	return &move{tree: t, st: st, ctx: ctx, found: make(chan Upstream)}
+}
+
+// leaving is closed when in is about to go, unless that is known.
+func (m *move) leaving(in Upstream) <-chan struct{} {
+	if m.from == in.Peer() {
+		return nil
+	}
+	return in.Leaving()
+}
+
+// begin looks for a parent other than from, until one is found or stop is called.
+func (m *move) begin(from peer.ID) {
+	m.stop()
+	ctx, cancel := context.WithCancel(m.ctx)
+	wait := movePause - time.Since(m.began) // since the last search, if it found one in vain
+	m.from, m.cancel, m.began = from, cancel, time.Now()
+	m.tree.wg.Go(func() {
+		for ; ; wait = movePause {
+			again := time.NewTimer(max(0, wait))
+			select {
+			case <-again.C:
+			case <-ctx.Done():
+				again.Stop()
+				return
+			}
+			try, done := context.WithTimeout(ctx, moveTime)
+			in, _, err := m.tree.pullFrom(try, m.st.Name, nil, []peer.ID{from})
+			done()
+			if err == nil && !in.Continues(m.st.Tracks) {
+				in.Unsubscribe()
+				err = errors.New("it has other tracks")
+			}
+			if err == nil {
+				select {
+				case m.found <- in:
+				case <-ctx.Done():
+					in.Unsubscribe()
+				}
+				return
+			}
+			m.tree.log.DebugContext(ctx, "no other parent yet", "stream", m.st.Name, "parent", from, "err", err)
+		}
+	})
+}
+
+// stop ends the search.
+func (m *move) stop() {
+	if m.cancel != nil {
+		m.cancel()
+		m.cancel, m.from = nil, ""
+	}
+}
+
+// change continues the stream from next instead of in, and returns next, or in if
+// that has failed. Both serve until next has brought a keyframe of each track.
+func (m *move) change(in, next Upstream) Upstream {
+	t := m.tree
+	next.Prepare(m.st.Tracks)
+	check := time.NewTicker(switchCheck)
+	defer check.Stop()
+	late := time.NewTimer(switchTime)
+	defer late.Stop()
+	for !next.Taken() {
+		select {
+		case <-check.C:
+		case <-in.Done():
+			next.Take()
+		case <-late.C:
+			next.Take()
+		case <-next.Done():
+			m.stop() // told again by whoever is left
+			return in
+		case <-m.ctx.Done():
+			next.Unsubscribe()
+			return in
+		}
+	}
+	began := m.began
+	m.stop()
+	if _, ok := m.st.pulledBy(next, t.cfg.Self, time.Now()); !ok {
+		next.Unsubscribe() // it is published here
+		return in
+	}
+	t.moved(m.st, m.st.Path())
+	t.event(event.Event{Kind: event.PullMoved, Stream: m.st.Name, Peer: next.Peer(), Elapsed: capacity.Milliseconds(time.Since(began))})
+	in.Unsubscribe()
+	return next
+}

@@ -1,0 +1,70 @@
+package tree
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"weir/capacity/event"
+)
+
+// A relay whose parent is about to go connects to another one, leaves the first
+// when the other has taken over, and keeps the first as long as there is none.
+func TestMoveBeforeTheParentGoes(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		do    func(g *grove, near *parent)
+		path  []peer.ID
+		moves int
+		why   string // the first pull ends; "": it goes on
+	}{
+		{"another takes over", func(g *grove, near *parent) {
+			g.set("near", "far")
+			time.Sleep(2 * movePause)
+			g.last().Take()
+		}, []peer.ID{"far", "self"}, 1, "unsubscribed"},
+		{"another brings no keyframe", func(g *grove, near *parent) {
+			g.set("near", "far")
+			time.Sleep(2*movePause + switchTime)
+		}, []peer.ID{"far", "self"}, 1, "unsubscribed"},
+		{"there is no other", func(g *grove, near *parent) {}, []peer.ID{"near", "self"}, 0, ""},
+		{"the other goes too", func(g *grove, near *parent) {
+			g.set("near", "far")
+			time.Sleep(2*movePause - time.Millisecond)
+			g.last().End("link")
+			g.set("near")
+		}, []peer.ID{"near", "self"}, 0, ""},
+		{"the first goes at once", func(g *grove, near *parent) {
+			near.End("link")
+			g.set("far")
+		}, []peer.ID{"far", "self"}, 0, "link"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGrove(t, "near")
+				st, release := g.view(t)
+				defer release()
+				near := g.last()
+				close(near.leave)
+				time.Sleep(time.Millisecond)
+				c.do(g, near)
+				time.Sleep(time.Minute)
+				if got := st.Path(); !slices.Equal(got, c.path) || st.Ended() || g.saw(event.PullMoved) != c.moves {
+					t.Errorf("by %v, ended %t, %d moves", got, st.Ended(), g.saw(event.PullMoved))
+				}
+				why := ""
+				select {
+				case <-near.over:
+					why = near.why
+				default:
+				}
+				if why != c.why {
+					t.Errorf("the first pull ended for %q, want %q", why, c.why)
+				}
+			})
+		})
+	}
+}
