@@ -78,7 +78,7 @@ type RecordVars struct {
 	Origin     bool    `expr:"origin" doc:"the publisher is connected there"`
 	Loop       bool    `expr:"loop" doc:"we are on its path from the origin"`
 	Depth      float64 `expr:"depth" doc:"cascade links to the origin"`
-	ParentRTT  float64 `expr:"parent_rtt" doc:"ms to whom it pulls from"`
+	ParentRTT  float64 `expr:"parent_rtt" doc:"ms to the node it pulls from"`
 	Viewers    float64 `expr:"viewers" doc:"count"`
 	Children   float64 `expr:"children" doc:"cascade pulls served"`
 	FanoutFree float64 `expr:"fanout_free" doc:"more that may be; 1e15 without a limit"`
@@ -91,7 +91,7 @@ type NeedVars struct {
 	Region  string  `expr:"region" doc:"wanted; \"\" if any will do"`
 	Uplink  float64 `expr:"uplink" doc:"bit/s"`
 	Packets float64 `expr:"packets" doc:"packets/s"`
-	Depth   float64 `expr:"depth" doc:"the policy's: how deep whoever pulls may come to be"`
+	Depth   float64 `expr:"depth" doc:"the policy's: greatest depth that a node may come to by a pull"`
 	Fanout  float64 `expr:"fanout" doc:"the policy's; 0: not bounded"`
 }
 

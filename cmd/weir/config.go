@@ -168,7 +168,7 @@ func warnings(s daemon.Sources, l daemon.Loaded) []config.Fault {
 		}
 		for _, v := range e.Values {
 			if masked := config.MaskSecrets(v); masked != v {
-				warn(e, "%s holds a secret: whoever may read this file knows it; keep secrets in files of their own, and name those", e.Name)
+				warn(e, "%s holds a secret, which all readers of this file know; keep secrets in files of their own, and name those", e.Name)
 			}
 		}
 	}

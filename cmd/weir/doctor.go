@@ -16,7 +16,7 @@ import (
 func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name: "doctor", Usage: "why a running node is alone, cut off or not chosen, and what to do",
-		Description: "Asks the node to look at its addresses, at whom it should reach, at what holders\n" +
+		Description: "Asks the node to look at its addresses, at the nodes it should reach, at what holders\n" +
 			"have of it, at clocks and settings. Exits with 1 if something is wrong, and with 2\n" +
 			"if no node answers at --admin.",
 		Flags: ask.Flags(),

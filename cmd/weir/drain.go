@@ -21,7 +21,7 @@ func drainCommand() *cli.Command {
 		Name: "drain", Usage: "have a node take nothing new, and end when it is empty if asked to",
 		Description: "New clients are sent to other nodes, and nodes that pull relayed streams from it move\nto others without a gap; clients connected stay until they leave. weir undrain takes it\nback.",
 		Flags: ask.Flags(
-			&cli.DurationFlag{Name: "deadline", Usage: "with --exit, end after `D` whoever is left; with --wait, wait no longer. 0: no deadline", Value: 10 * time.Minute},
+			&cli.DurationFlag{Name: "deadline", Usage: "with --exit, end the remaining sessions after `D`; with --wait, wait no longer. 0: no deadline", Value: 10 * time.Minute},
 			&cli.BoolFlag{Name: "exit", Usage: "the node's process ends when it is empty, or at the deadline"},
 			&cli.BoolFlag{Name: "wait", Usage: "return when the node is empty or has ended"},
 		),
@@ -82,7 +82,7 @@ func awaitDrained(c *cli.Context, s api.Drain, deadline time.Duration) (api.Drai
 			return s, err
 		}
 		if !now.Drain.Draining {
-			return s, cli.Exit("the node drains no more: somebody has taken it back", cmdline.ExitFailure)
+			return s, cli.Exit("the node no longer drains: weir undrain ended it", cmdline.ExitFailure)
 		}
 		s = now.Drain
 	}

@@ -15,7 +15,7 @@ func networkCommand() *cli.Command {
 		Subcommands: []*cli.Command{{
 			Name: "invite", Usage: "print a token for weir node --join",
 			Description: "The token has the network's name, addresses to join by, and whose policies apply. It\n" +
-				"carries no secret and proves nothing: until networks have members, whoever can reach\n" +
+				"carries no secret and proves nothing: until networks have members, any node that can reach\n" +
 				"a node can join.",
 			Flags: ask.Flags(),
 			Action: func(c *cli.Context) error {

@@ -60,7 +60,7 @@ func policyCommand() *cli.Command {
 			tryPolicyCommand(),
 			{
 				Name: "key", Usage: "the operator's key in DIR, made if there is none, and its ID", ArgsUsage: "DIR",
-				Description: "Whoever has the key can change the policy of every node that was started with\n--operator ID. Keep it off the nodes.",
+				Description: "A holder of the key can change the policy of every node that was started with\n--operator ID. Keep it off the nodes.",
 				Flags:       []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
 				Action:      policyKey,
 			},
@@ -69,7 +69,7 @@ func policyCommand() *cli.Command {
 					&cli.StringFlag{Name: "key", Usage: "`DIR` of the operator's key", Required: true, EnvVars: cmdline.Env("OPERATOR_KEY")},
 					&cli.Uint64Flag{Name: "as", Usage: "`VERSION` to give it", DefaultText: "one above what the node holds, whatever the file says"},
 				),
-				Description: "Every node takes it at once, and nobody who is connected notices. To go back, push\nan older file again: it gets a new version.",
+				Description: "Every node takes it at once, and no session is touched. To go back, push\nan older file again: it gets a new version.",
 				Action:      pushPolicy,
 			},
 			{

@@ -30,12 +30,12 @@ func tryPolicyCommand() *cli.Command {
 			"of FILE: who passes, by which rule others fail, rank, score, and CHANCE, which is how\n" +
 			"likely a node is to be asked first by who sees them all. The node itself is left out,\n" +
 			"as when it looks for another's help. It judges all regions that it knows of; a real\n" +
-			"placement begins in one, and goes on only if nobody there has much room.",
+			"placement begins in one, and goes on only if no node there has much room.",
 		Flags: ask.Flags(
 			&cli.StringFlag{Name: "need", Usage: "uplink needed, such as 5mbps; default: what viewers and publishers are assumed to take"},
 			&cli.StringFlag{Name: "stream", Usage: "`NAME` of a stream: try who would be pulled from, too"},
 			&cli.StringFlag{Name: "region", Usage: "`LABEL` to prefer"},
-			&cli.BoolFlag{Name: "fail-if-none", Usage: "exit with 1 if there is a need for which nobody would pass"},
+			&cli.BoolFlag{Name: "fail-if-none", Usage: "exit with 1 if there is a need for which no node would pass"},
 		),
 		Action: tryPolicy,
 	}
@@ -89,7 +89,7 @@ func printPolicyTrial(w term.Terminal, t api.PolicyTrial, known names.Names) {
 	}
 	fmt.Fprintf(w, "%s is in force, %s was tried by node %s; nothing is applied\n", t.InForce, t.Tried, known.Of(t.Node))
 	if r := t.Recent; r.Placements > 0 {
-		fmt.Fprintf(w, "of the last %s of this node, somebody passes now for %d, would for %d; the first choice would be another for %d\n",
+		fmt.Fprintf(w, "of the last %s of this node, a node passes now for %d, would for %d; the first choice would be another for %d\n",
 			term.Count(r.Placements, "placement", "placements"), r.Before, r.After, r.FirstChanges)
 	}
 	if len(t.Silent) > 0 {
@@ -99,7 +99,7 @@ func printPolicyTrial(w term.Terminal, t api.PolicyTrial, known names.Names) {
 		if !nobody(g[0]) {
 			continue
 		}
-		fmt.Fprintf(w, "\nNOBODY would be chosen for %s: %s rejected, most by rule %q.\n", purposes(g), term.Count(len(g[0].Nodes), "node is", "nodes are"), worst(g[0].After.Rejected))
+		fmt.Fprintf(w, "\nNO NODE would be chosen for %s: %s rejected, most by rule %q.\n", purposes(g), term.Count(len(g[0].Nodes), "node is", "nodes are"), worst(g[0].After.Rejected))
 		if g[0].Need.Purpose == capacity.Cascade {
 			fmt.Fprintln(w, "With this policy in force no node could pull the stream from another: only viewers at nodes\nthat carry it already would be served.")
 		} else {
@@ -127,7 +127,7 @@ func summary(known names.Names, t api.NeedTrial) string {
 	total := len(t.Nodes)
 	switch {
 	case total == 0 && t.Need.Purpose == capacity.Cascade:
-		return fmt.Sprintf("nobody else carries %q now, so there is nothing to compare", t.Need.Stream)
+		return fmt.Sprintf("no other node carries %q now, so there is nothing to compare", t.Need.Stream)
 	case total == 0:
 		return "there is no other node, so there is nothing to compare"
 	}
@@ -139,7 +139,7 @@ func summary(known names.Names, t api.NeedTrial) string {
 	switch {
 	case after.First == "" && before.First == "":
 	case after.First == "":
-		line += fmt.Sprintf("; the first choice is %s, and would be NOBODY", known.Of(before.First))
+		line += fmt.Sprintf("; the first choice is %s, and would be NONE", known.Of(before.First))
 	case before.First == "":
 		line += fmt.Sprintf("; the first choice would be %s", known.Of(after.First))
 	case before.First == after.First:

@@ -53,8 +53,8 @@ func TestTrialInWords(t *testing.T) {
 	}{
 		"nothing changes": {policyV1, []string{
 			"view: of 3 nodes 3 pass, as now; the first choice stays " + a + "\n",
-			`cascade: nobody else carries "demo" now`,
-			"of the last 2 placements of this node, somebody passes now for 2, would for 2; the first choice would be another for 0",
+			`cascade: no other node carries "demo" now`,
+			"of the last 2 placements of this node, a node passes now for 2, would for 2; the first choice would be another for 0",
 			"1 holder did not answer in time (" + names.Short("silent") + ")",
 			"headroom 0.900",
 		}, false},
@@ -67,9 +67,9 @@ func TestTrialInWords(t *testing.T) {
 			"3 → 1", "0.100 → 0.900", "7 % → 60 %", "the first choice would be another for 2",
 		}, false},
 		"nobody passes": {strings.Replace(policyV1, "free >= 1", "free > 10", 1), []string{
-			"view: of 3 nodes 3 pass now, 0 would; the first choice is " + a + `, and would be NOBODY; rule "room" rejects 3 more`,
-			"somebody passes now for 2, would for 0",
-			`NOBODY would be chosen for view: 3 nodes are rejected, most by rule "room".`,
+			"view: of 3 nodes 3 pass now, 0 would; the first choice is " + a + `, and would be NONE; rule "room" rejects 3 more`,
+			"a node passes now for 2, would for 0",
+			`NO NODE would be chosen for view: 3 nodes are rejected, most by rule "room".`,
 			"every client that comes to a full node would be refused, with 503\nand \"room\"",
 		}, true},
 	} {

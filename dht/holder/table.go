@@ -34,7 +34,7 @@ var (
 	ErrReplay = errors.New("replayed: a newer record is held")
 	// ErrFull is the error of [Table.Put] for the owner with most records
 	// already.
-	ErrFull = errors.New("no room for more of yours: the table is full, and nobody has more in it")
+	ErrFull = errors.New("no room for more of yours: the table is full, and no publisher has more in it")
 	// ErrWatchers is the error of [Table.Watch] when there are too many, and of
 	// a watcher that was ended to make room for another node's.
 	ErrWatchers = errors.New("too many watchers")

@@ -23,7 +23,7 @@ const (
 )
 
 // ErrNoProvisioner means that no known node starts servers in a region.
-var ErrNoProvisioner = errors.New("nobody starts servers there")
+var ErrNoProvisioner = errors.New("no node starts servers there")
 
 // A Provisioner is the part of a node that starts and stops servers.
 type Provisioner struct {

@@ -50,7 +50,7 @@ func (n *negotiator) run() error {
 			err = n.offer()
 		case d := <-n.remote:
 			if n.dialer {
-				err = errors.New("an answer nobody asked for")
+				err = errors.New("an answer without an offer")
 			} else {
 				err = n.answer(d)
 			}

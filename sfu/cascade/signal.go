@@ -132,7 +132,7 @@ func (l *Link) handle(m *pb.Message) error {
 		return l.negotiator.described(m.Offer)
 	case *pb.Message_Answer:
 		if !l.dialer {
-			return errors.New("an answer nobody asked for")
+			return errors.New("an answer without an offer")
 		}
 		return l.negotiator.described(m.Answer)
 	}

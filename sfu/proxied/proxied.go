@@ -112,7 +112,7 @@ func ParseTrust(list []string) (Trust, error) {
 			return Trust{}, fmt.Errorf("%q has bits beyond its length: %s is the network", s, p.Masked())
 		}
 		if p.Bits() == 0 {
-			return Trust{}, fmt.Errorf("%q is everybody: whoever comes could say that it is somebody else", s)
+			return Trust{}, fmt.Errorf("%q is every address: any client could claim the address of another", s)
 		}
 		t.prefixes = append(t.prefixes, p)
 	}

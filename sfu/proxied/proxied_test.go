@@ -19,8 +19,8 @@ func TestParseTrust(t *testing.T) {
 		"proxy.example":       "no network",
 		"fe80::1%eth0":        "no network",
 		"10.0.0.1/8":          "10.0.0.0/8 is the network",
-		"0.0.0.0/0":           "everybody",
-		"::/0":                "everybody",
+		"0.0.0.0/0":           "every address",
+		"::/0":                "every address",
 		"::ffff:0.0.0.0/90":   "IPv4",
 	} {
 		trust, err := ParseTrust([]string{in})

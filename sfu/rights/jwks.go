@@ -148,7 +148,7 @@ func (j *jwksURL) look(ctx context.Context) bool {
 		if !told {
 			stays := "the keys fetched before stay in force"
 			if j.set.Load() == nil {
-				stays = "nobody is let in by them until it is fetched"
+				stays = "they admit no client until it is fetched"
 			}
 			j.event(event.Event{Kind: event.KeysRefused, Detail: fmt.Sprintf("keys at %s: %v; %s", j.host(), err, stays)})
 		}

@@ -151,7 +151,7 @@ func (j *jwk) key(secrets bool) (k *Key, skipped string, err error) {
 			return nil, "", fmt.Errorf("x is not base64url of %d bytes", ed25519.PublicKeySize)
 		}
 		if trivial(x) {
-			return nil, "", errors.New("x is no key: signatures by it can be made by anybody")
+			return nil, "", errors.New("x is no key: signatures by it can be forged")
 		}
 		k = &Key{ID: j.ID, Algorithm: EdDSA, public: x, print: thumbprint(x)}
 	case j.Type == "oct":

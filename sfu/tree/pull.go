@@ -327,7 +327,7 @@ func (t *Tree) keep(ctx context.Context, st *Stream, in Upstream) (why, detail s
 			idle := st.IdleFor(time.Now())
 			if idle >= most && st.Retire(Lost) {
 				in.Unsubscribe()
-				return Lost, "nobody watches it"
+				return Lost, "no viewers"
 			}
 			linger.Reset(max(most-idle, time.Millisecond))
 		case <-measure.C:

@@ -276,7 +276,7 @@ func TestTriedPolicyChangesWhatItSaid(t *testing.T) {
 	if got.Needs[1].After.Passed != 0 || got.Recent.Placements == 0 || got.Recent.Before == 0 || got.Recent.After != 0 {
 		t.Errorf("tried: %+v", got)
 	}
-	says(t, out, "NOBODY would be chosen for view or publish", `"closed-today"`, "503")
+	says(t, out, "NO NODE would be chosen for view or publish", `"closed-today"`, "503")
 	if r := cli(t, "policy", "try", "--fail-if-none", "--admin", full.Admin, file); r.code != failure {
 		t.Errorf("--fail-if-none: exit %d", r.code)
 	}

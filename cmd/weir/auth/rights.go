@@ -80,7 +80,7 @@ func Check(s rights.Status, handsOn bool, now time.Time) doctor.Check {
 		switch {
 		case src.Read.IsZero():
 			c.Outcome, c.Do = inspect.Failure, "see that "+flag+" can be reached from this machine and serves a JWK set: weir events --kind keys says what is wrong"
-			c.Seen += ", which has never been read: nobody is let in by it"
+			c.Seen += ", which has never been read: it admits no client"
 			return c
 		case src.Failing:
 			c.Outcome, c.Do = inspect.Warning, "mend what "+flag+" names: weir events --kind keys says what is wrong"
@@ -90,7 +90,7 @@ func Check(s rights.Status, handsOn bool, now time.Time) doctor.Check {
 	switch {
 	case len(s.Sources) > 0 && keys == 0:
 		c.Outcome, c.Do = inspect.Failure, "put a key there: weir token key makes one"
-		c.Seen += ": no token lets anybody in"
+		c.Seen += ": no token admits a client"
 	case c.Outcome == inspect.Fine && !handsOn:
 		c.Outcome, c.Do = inspect.Warning, "give all your nodes the same --ticket-secret, which weir token secret makes"
 		c.Seen += "; a full node sends no client on, since another would not know its right"

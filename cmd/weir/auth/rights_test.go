@@ -30,7 +30,7 @@ func TestCheckRights(t *testing.T) {
 		{"only a hook", nil, true, inspect.Fine, "are asked for"},
 		{"a URL that was never read", []rights.Source{file, with(jwks, func(s *rights.Source) { s.Keys, s.Read = 0, time.Time{} })}, true, inspect.Failure, "never been read"},
 		{"a file that is broken", []rights.Source{with(file, func(s *rights.Source) { s.Failing = true })}, true, inspect.Warning, "what it said 1h0m0s ago"},
-		{"no key", []rights.Source{with(file, func(s *rights.Source) { s.Keys = 0 })}, true, inspect.Failure, "no token lets anybody in"},
+		{"no key", []rights.Source{with(file, func(s *rights.Source) { s.Keys = 0 })}, true, inspect.Failure, "no token admits a client"},
 		{"no secret for tickets", []rights.Source{file}, false, inspect.Warning, "sends no client on"},
 	} {
 		got := Check(rights.Status{Sources: c.sources}, c.handsOn, now)

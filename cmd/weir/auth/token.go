@@ -63,7 +63,7 @@ func TokenCommand() *cli.Command {
 			},
 			{
 				Name: "secret", Usage: "make a secret for the nodes' --ticket-secret", ArgsUsage: "FILE",
-				Description: "Give every node of yours the same FILE. Whoever has it can let clients in.",
+				Description: "Give every node of yours the same FILE. A holder of it can let clients in.",
 				Action:      ticketSecret,
 			},
 		},

@@ -29,7 +29,7 @@ func (c *Certificates) advice(base string) []string {
 	host := HostOf(base)
 	switch {
 	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
-		all = append(all, "it names no host (subjectAltName), so that clients take it for nobody's")
+		all = append(all, "it names no host (subjectAltName), so that clients accept it for no host")
 	case leaf.VerifyHostname(host) != nil:
 		all = append(all, fmt.Sprintf("it is of %s, and clients are told %s, where they will not trust it", called509(leaf), base))
 	}

@@ -117,7 +117,7 @@ func blocks(flag, file string, text []byte) (certs []*x509.Certificate, keys int
 			}
 			certs = append(certs, c)
 		case b.Type == "ENCRYPTED PRIVATE KEY" || b.Headers["DEK-Info"] != "":
-			return nil, 0, unusable(pairMalformed, "%s %s is protected by a passphrase, which nobody is there to type: take it off by openssl pkey -in %s -out FILE, and let nobody but weir's user read that", flag, file, file)
+			return nil, 0, unusable(pairMalformed, "%s %s is protected by a passphrase, which a service cannot type: take it off by openssl pkey -in %s -out FILE, readable by weir's user alone", flag, file, file)
 		case strings.HasSuffix(b.Type, "PRIVATE KEY"):
 			keys++
 		}
@@ -163,7 +163,7 @@ func called509(c *x509.Certificate) string {
 		names = append(names, ip.String())
 	}
 	if len(names) == 0 {
-		return cmp.Or(c.Subject.String(), "nobody")
+		return cmp.Or(c.Subject.String(), "no subject")
 	}
 	if len(names) > 4 {
 		names = append(names[:4], fmt.Sprintf("and %d more", len(names)-4))
@@ -172,7 +172,7 @@ func called509(c *x509.Certificate) string {
 }
 
 func describe509(c *x509.Certificate) string {
-	return fmt.Sprintf("of %s, until %s, by %s", called509(c), term.Stamp(c.NotAfter), cmp.Or(c.Issuer.String(), "nobody"))
+	return fmt.Sprintf("of %s, until %s, by %s", called509(c), term.Stamp(c.NotAfter), cmp.Or(c.Issuer.String(), "no issuer"))
 }
 
 // RootsWith are this machine's CAs and those in a file.

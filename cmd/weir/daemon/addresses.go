@@ -104,9 +104,9 @@ func (c nodeConfig) clientHost(public net.Listener, media *udp.Socket) (netip.Ad
 // reserve and pull; and without rights clients can publish and view.
 func (c nodeConfig) guarded() error {
 	const (
-		nodes = "%s %s can be reached from other machines, and this network is open to whoever does. " +
+		nodes = "%s %s can be reached from other machines, and this network is open to all of them. " +
 			"Use a loopback address, or give --insecure-open if the network around it is closed by other means"
-		clients = "%s %s can be reached from other machines, and whoever does may publish and view. Say who may by --auth-keys (weir token key makes a key), " +
+		clients = "%s %s can be reached from other machines, and all their clients may publish and view. Restrict them by --auth-keys (weir token key makes a key), " +
 			"--auth-jwks or --auth-hook, use a loopback address, or give --insecure-open if the network around it is closed by other means"
 	)
 	for _, a := range c.listen {

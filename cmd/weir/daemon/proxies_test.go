@@ -12,7 +12,7 @@ func TestProxyFlags(t *testing.T) {
 	}{
 		{[]string{"--trusted-proxy", "nginx"}, `--trusted-proxy: "nginx" is no network`},
 		{[]string{"--trusted-proxy", "10.1.0.0/8"}, "10.0.0.0/8 is the network"},
-		{[]string{"--trusted-proxy", "0.0.0.0/0"}, "everybody"},
+		{[]string{"--trusted-proxy", "0.0.0.0/0"}, "every address"},
 		{[]string{"--proxy-protocol"}, "--trusted-proxy CIDR"},
 		{[]string{"--address-sessions", "-1"}, "--address-sessions -1: give 0"},
 		{[]string{"--cors-origin", "example.org"}, `--cors-origin "example.org": want an origin such as https://`},

@@ -115,7 +115,7 @@ func (r *Releaser) release(ctx context.Context, p policy.Provision) bool {
 	}
 	// The node admits nothing from here on: if it is empty now, it stays empty.
 	if !r.Empty(time.Now()) {
-		r.Log.Info("stays: somebody came just now")
+		r.Log.Info("release cancelled: a session has just begun")
 		r.Drain.Stop(byRelease)
 		return false
 	}

@@ -114,7 +114,7 @@ func missing(w io.Writer, heard dht.Hearing, nodes []dht.Silence) error {
 	return nil
 }
 
-const noRecords = "no records: nobody has published any, or their time has run out; weir doctor says more"
+const noRecords = "no records: none was published, or all have expired; weir doctor says more"
 
 // printCopies prints where every copy of every record is.
 func printCopies(w term.Terminal, entries []api.Record) {

@@ -49,9 +49,9 @@ func StreamsCommand() *cli.Command {
 				case i >= 0:
 					PrintTree(term.Of(c), all.Streams[i])
 				case all.Whole():
-					return cli.Exit(fmt.Sprintf("nobody carries a stream %q now; see weir streams list", name), cmdline.ExitFailure)
+					return cli.Exit(fmt.Sprintf("no node carries a stream %q now; see weir streams list", name), cmdline.ExitFailure)
 				default:
-					fmt.Fprintf(c.App.Writer, "whether anybody carries a stream %q now is not known\n", name)
+					fmt.Fprintf(c.App.Writer, "whether a node carries a stream %q now is not known\n", name)
 					if err := missing(c.App.Writer, all.Hearing, all.Silent); err != nil {
 						return err
 					}

@@ -87,7 +87,7 @@ func (d *demo) showNetwork(ctx context.Context) error {
 	d.screen.flush()
 	d.screen.title("What the nodes publish about themselves (weir records list)")
 	show.PrintRecords(term.Terminal{Writer: d.screen.out}, records.Records)
-	d.screen.title("Who pulls the stream from whom (weir streams tree %s)", demoStream)
+	d.screen.title("Where each node pulls the stream from (weir streams tree %s)", demoStream)
 	if len(tree.Carriers) > 0 {
 		show.PrintTree(term.Terminal{Writer: d.screen.out}, tree)
 	} else {

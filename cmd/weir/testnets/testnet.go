@@ -64,7 +64,7 @@ func Command() *cli.Command {
 					&cli.BoolFlag{Name: "force", Usage: "also if this machine seems to have no room for so many nodes"},
 					&cli.DurationFlag{Name: "timeout", Usage: "give up after `D`, and leave nothing running", Value: time.Minute, EnvVars: cmdline.Env("TESTNET_TIMEOUT")},
 					&cli.BoolFlag{Name: "json", Usage: "print what status --json prints"}, term.WideFlag(),
-					&cli.BoolFlag{Name: "provision", Usage: "n1 starts further nodes when nobody has room, and idle ones end under the policy's strategy binpack", EnvVars: cmdline.Env("TESTNET_PROVISION")},
+					&cli.BoolFlag{Name: "provision", Usage: "n1 starts further nodes when none has room, and idle ones end under the policy's strategy binpack", EnvVars: cmdline.Env("TESTNET_PROVISION")},
 				)...),
 				Action: testnetUp,
 			},

@@ -348,7 +348,7 @@ func TestEmptyNetworksSayWhatToDo(t *testing.T) {
 	tb.ShootAll("empty")
 
 	n.set(quietNetwork(n.URL, 1))
-	tb.Until("document.querySelector('#headline').textContent === '1 node is up; nobody is publishing.'")
+	tb.Until("document.querySelector('#headline').textContent === '1 node is up; no stream is published.'")
 	if got, want := tb.Text("#help code"), "weir node --bootstrap /ip4/127.0.0.1/udp/4000/quic-v1/p2p/"+peerID(0); got != want {
 		t.Errorf("command = %q, want %q", got, want)
 	}
@@ -358,7 +358,7 @@ func TestEmptyNetworksSayWhatToDo(t *testing.T) {
 	tb.ShootAll("alone")
 
 	n.set(quietNetwork(n.URL, 5))
-	tb.Until("document.querySelector('#headline').textContent === '5 nodes are up; nobody is publishing.'")
+	tb.Until("document.querySelector('#headline').textContent === '5 nodes are up; no stream is published.'")
 	if !browser.Eval[bool](tb, "document.querySelector('#help').hidden") {
 		t.Error("five nodes need no help to find each other")
 	}

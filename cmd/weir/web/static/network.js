@@ -28,7 +28,7 @@ export function networkPage() {
     help,
     h('div', { class: 'upper' },
       h('section', { class: 'card picture-card', 'aria-labelledby': 'picture-title' },
-        h('h2', { id: 'picture-title' }, 'Who cascades to whom'),
+        h('h2', { id: 'picture-title' }, 'Cascade links'),
         drawing.el, noLinks, strips),
       streams.el),
     happened.el,
@@ -87,7 +87,7 @@ function sentence(model) {
   const regions = new Set([...model.nodes.values()].map((n) => n.region).filter(Boolean)).size;
   const parts = [strong(plural(nodes, 'node'))];
   if (regions > 1) parts.push(' in ', strong(plural(regions, 'region')));
-  if (!model.streams.length) return [...parts, nodes === 1 ? ' is up; nobody is publishing.' : ' are up; nobody is publishing.'];
+  if (!model.streams.length) return [...parts, nodes === 1 ? ' is up; no stream is published.' : ' are up; no stream is published.'];
   parts.push(nodes === 1 ? ' carries ' : ' carry ', strong(plural(model.streams.length, 'stream')), ' to ', strong(plural(model.viewers, 'viewer')), '.');
   return parts;
 }
@@ -118,7 +118,7 @@ function secondSentence(model) {
 function whyNoLinks(model) {
   if (model.links.length || !model.nodes.size) return '';
   if (!model.streams.length) return 'Links appear here once a stream is watched through a node other than its own.';
-  if (model.nodes.size === 1) return 'One node serves everybody. With a second one, streams can cascade.';
+  if (model.nodes.size === 1) return 'One node serves all clients. With a second one, streams can cascade.';
   return 'No cascades now: every stream is served by the node it was published at. Play one through another node, or fill the first, and a link appears.';
 }
 
@@ -156,7 +156,7 @@ const command = (line) => h('p', { class: 'command' }, h('code', {}, line), copy
 function streamList(highlight) {
   const items = h('ul', { class: 'streams', id: 'streams' });
   const empty = h('div', { class: 'empty', id: 'no-streams', hidden: true },
-    h('p', {}, 'Nobody is publishing. Send your camera, your screen or a test pattern from here:'),
+    h('p', {}, 'No stream is published. Send your camera, your screen or a test pattern from here:'),
     h('p', {}, h('a', { class: 'button', href: '/publish' }, 'Publish a stream')),
     h('p', { class: 'quiet' }, 'or, without a browser:'),
     command(`weir publish --pattern ${location.origin}/whip/demo`));
@@ -415,7 +415,7 @@ function makeRow() {
       ['Policy', r.policy ? `version ${r.policy}` : 'built in'],
       ['Record', node.known ? `number ${r.seq ?? '–'}, ${node.bytes ? `${node.bytes} bytes sealed` : 'size unknown'}` : 'none: it is known from its streams only'],
       ['Signed by', node.signer ? (node.signer === node.id ? 'itself' : `${node.signer}, which is not this node`) : 'unknown'],
-      ['Held by', node.heldBy.map(nameOf).join(', ') || 'nobody known'],
+      ['Held by', node.heldBy.map(nameOf).join(', ') || 'no known holder'],
       ['Carries', node.carries.map((c) => `${c.stream}: ${c.origin ? 'origin' : `depth ${c.depth} from ${nameOf(c.parent)}${Number.isFinite(c.rtt) ? `, ${ms(c.rtt)}` : ''}`}, ${plural(c.viewers, 'viewer')}`).join('\n') || 'nothing'],
     ];
     if (!node.valid) pairs.unshift(['Bad record', node.error || 'it does not verify']);

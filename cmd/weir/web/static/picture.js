@@ -346,7 +346,7 @@ export function picture(onPick) {
   const nodes = s('g', { class: 'nodes' });
   const svg = s('svg', {
     class: 'picture', role: 'group',
-    'aria-label': 'Who cascades to whom. Use the arrow keys to go from node to node and on to the links.',
+    'aria-label': 'Cascade links. Use the arrow keys to go from node to node and on to the links.',
   }, bands, links, regions, nodes);
   const el = h('div', { class: 'picture-frame' }, svg);
 

@@ -18,7 +18,7 @@ export function playPage(stream, out) {
 function chooser() {
   const items = h('ul', { class: 'choose', id: 'choose' });
   const empty = h('div', { class: 'empty', id: 'nothing-live', hidden: true },
-    h('p', {}, 'Nobody is publishing now. A stream shows up here within a second or two of its start.'),
+    h('p', {}, 'No stream is published now. One shows up here within a second or two of its start.'),
     h('p', {}, h('a', { class: 'button primary', href: '/publish' }, 'Publish a stream')));
   const name = h('input', { id: 'stream', type: 'text', maxlength: 128, autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false', 'aria-describedby': 'stream-problem' });
   const problem = h('p', { class: 'hint bad', id: 'stream-problem', role: 'status' });
