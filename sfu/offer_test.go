@@ -90,6 +90,9 @@ func TestOffers(t *testing.T) {
 		{"text beside audio", "/whip/", sdptest.Offer(sendAudio, lines("m=text 9 UDP/TLS/RTP/SAVPF 98", "a=rtpmap:98 t140/1000", "a=sendonly", "a=mid:2")), 201,
 			[]string{"m=text 0 UDP/TLS/RTP/SAVPF 98"}, nil},
 		{"a data channel alone", "/whip/", sdptest.Offer(dataSection), 400, []string{"only audio and video"}, nil},
+		{"the first of a group, which is not wanted", "/whep/demo", bundled(sdptest.Offer(audioOf("a", "sendonly", "111", opus),
+			strings.Replace(videoOf("v", "recvonly", "96", "a=bundle-only", "a=rtpmap:96 VP8/90000"), "m=video 9", "m=video 0", 1)), "a v"), 201,
+			[]string{"a=group:BUNDLE a v\r\n", "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", "a=mid:a\r\na=inactive\r\n", "m=video 9 "}, []string{"m=audio 0"}},
 		{"names in any case", "/whep/demo", bundled(sdptest.Offer(videoOf("video0", "recvonly", "96", "a=rtpmap:96 vp8/90000"),
 			strings.Replace(audioOf("audio1", "recvonly", "97", "a=bundle-only", "a=rtpmap:97 OPUS/48000/2"), "m=audio 9", "m=audio 0", 1)), "video0 audio1"), 201,
 			[]string{"m=audio 9 UDP/TLS/RTP/SAVPF 97", "a=rtpmap:97 OPUS/48000/2", "a=rtpmap:96 vp8/90000"}, nil},
@@ -974,9 +977,9 @@ func TestRejectedFirstSection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	_, sections, _ := strings.Cut(answer, "m=audio 0 ")
+	_, sections, _ := strings.Cut(answer, "m=audio 9 ")
 	audio, video, ok := strings.Cut(sections, "m=video ")
-	if !ok || strings.HasPrefix(video, "0 ") || strings.Contains(audio, "candidate") || !strings.Contains(audio, "a=mid:0") || !strings.Contains(video, "a=candidate:") || !strings.Contains(video, "a=end-of-candidates") {
+	if !ok || strings.HasPrefix(video, "0 ") || !strings.Contains(audio, "a=inactive") || !strings.Contains(audio, "a=mid:0") || strings.Contains(video, "candidate") || !strings.Contains(audio, "a=candidate:") || !strings.Contains(audio, "a=end-of-candidates") {
 		t.Errorf("answer:\n%s", answer)
 	}
 }

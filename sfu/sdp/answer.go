@@ -25,8 +25,12 @@ func (o *Offer) AnswerText(answer string) string {
 			head.WriteString(line)
 		}
 	}
-	if len(o.group) > 0 {
-		head.WriteString("a=group:BUNDLE " + strings.Join(o.group, " ") + "\r\n")
+	idle, group := o.idle(), o.group
+	if idle != nil {
+		group = append([]string{idle.MID}, group...)
+	}
+	if len(group) > 0 {
+		head.WriteString("a=group:BUNDLE " + strings.Join(group, " ") + "\r\n")
 	}
 	// pion puts the candidates into its first section; clients expect them in
 	// the first of the BUNDLE group.
@@ -62,6 +66,9 @@ func (o *Offer) AnswerText(answer string) string {
 		b.WriteString(s.simulcastText())
 		texts[s] = b.String()
 	}
+	if idle != nil {
+		texts[idle] = idle.inactiveText(texts[o.Taken[0]])
+	}
 	out := head.String()
 	for _, s := range o.Sections {
 		text, taken := texts[s]
@@ -75,12 +82,50 @@ func (o *Offer) AnswerText(answer string) string {
 			if s.MID != "" {
 				text += "a=mid:" + s.MID + "\r\n"
 			}
-		case len(o.group) > 0 && s.MID == o.group[0], len(o.group) == 0 && s == o.Taken[0]:
+		case len(group) > 0 && s.MID == group[0], len(group) == 0 && s == o.Taken[0]:
 			text += candidates.String()
 		}
 		out += text
 	}
 	return out
+}
+
+// idle returns a section that is answered as inactive although nothing flows in
+// it; nil: none. It is the first of a group: if that is rejected, Chromium with the
+// policy max-bundle, which cannot be told from the offer, refuses the answer.
+func (o *Offer) idle() *Section {
+	group := o.groupOf(o.Taken[0])
+	if group == nil {
+		return nil
+	}
+	for _, s := range o.Sections {
+		if s.MID == group[0] && s.Codec == nil && s.Kind != 0 && len(s.codecs) > 0 && !s.zero {
+			return s
+		}
+	}
+	return nil
+}
+
+// inactiveText returns an answer of the section in which nothing flows, over the
+// transport of another one's answer.
+func (s *Section) inactiveText(other string) string {
+	c := s.codecs[0]
+	mapping := c.rtpmap
+	if mapping == "" {
+		_, name, _ := strings.Cut(c.MimeType, "/")
+		mapping = fmt.Sprintf("%s/%d", name, c.ClockRate)
+	}
+	text := fmt.Sprintf("m=%s 9 %s %d\r\nc=IN IP4 0.0.0.0\r\na=mid:%s\r\na=inactive\r\na=rtcp-mux\r\na=rtcp-rsize\r\na=rtpmap:%d %s\r\n", s.Media, s.Proto, c.PT, s.MID, c.PT, mapping)
+	if c.SDPFmtpLine != "" {
+		text += fmt.Sprintf("a=fmtp:%d %s\r\n", c.PT, c.SDPFmtpLine)
+	}
+	for line := range strings.Lines(other) {
+		switch key, _, _ := strings.Cut(line, ":"); key {
+		case "a=setup", "a=ice-ufrag", "a=ice-pwd", "a=fingerprint":
+			text += line
+		}
+	}
+	return text
 }
 
 // simulcastText returns the lines of an answer that accept layers (RFC 8853,
