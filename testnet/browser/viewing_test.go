@@ -14,6 +14,7 @@ const speak = `(async (url, codec) => {
 	const sound = pc.getTransceivers().find(t => t.sender.track.kind === 'audio');
 	sound.setCodecPreferences(RTCRtpSender.getCapabilities('audio').codecs.filter(c => c.mimeType === codec));
 	window.tracks = media.getTracks();
+	for (const t of pc.getTransceivers()) t.setHeaderExtensionsToNegotiate(t.getHeaderExtensionsToNegotiate().map(e => e.uri.endsWith('abs-capture-time') ? {...e, direction: 'sendrecv'} : e));
 	await pc.setLocalDescription(await pc.createOffer());
 	const answer = await fetch(url, {method: 'POST', headers: {'Content-Type': 'application/sdp'}, body: pc.localDescription.sdp});
 	if (answer.status !== 201) throw new Error(answer.status + ' ' + await answer.text());
@@ -24,9 +25,11 @@ const speak = `(async (url, codec) => {
 const attend = `(async (url) => {
 	const pc = window.viewing = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
 	for (const kind of ['audio', 'video']) pc.addTransceiver(kind, {direction: 'recvonly'});
+	for (const t of pc.getTransceivers()) t.setHeaderExtensionsToNegotiate(t.getHeaderExtensionsToNegotiate().map(e => e.uri.endsWith('abs-capture-time') ? {...e, direction: 'sendrecv'} : e));
 	for (const {receiver} of pc.getTransceivers()) {
 		const element = document.createElement(receiver.track.kind); // what nobody plays is not decoded
 		element.muted = true;
+		if (receiver.track.kind === 'video') window.picture = element;
 		element.srcObject = new MediaStream([receiver.track]);
 		element.play().catch(() => 0); // sound waits for a click, and is decoded all the same
 	}
@@ -85,6 +88,7 @@ func TestForeignViewer(t *testing.T) {
 				return
 			}
 			viewer.Until(`window.viewing.getReceivers()[0].getSynchronizationSources()[0]?.audioLevel > 0`)
+			viewer.Until(`window.viewing.getReceivers().every(r => r.getSynchronizationSources()[0]?.captureTimestamp > 0)`)
 			const set = `fetch(window.session + '/media', {method: 'PATCH', headers: {'Content-Type': 'application/json'}, body: JSON.stringify({video: %v})}).then(r => r.text())`
 			if got := Eval[string](viewer, fmt.Sprintf(set, false)); strings.TrimSpace(got) != `{"audio":true,"video":false}` {
 				t.Errorf("paused: %s", got)
