@@ -77,6 +77,8 @@ func TestBadRequests(t *testing.T) {
 		{"a bad segment", "POST", "/whip/a b", "application/sdp", good, 400, problem.BadStreamName, "stream"},
 		{"no name", "POST", "/whip/", "application/sdp", good, 400, problem.BadStreamName, "stream"},
 		{"a stream nobody publishes", "POST", "/whep/nothing", "application/sdp", good, 409, problem.NotLive, "not live"},
+		{"a layer that is no number", "POST", "/whep/nothing?spatial=8", "application/sdp", good, 400, problem.BadParameter, "0 to 7"},
+		{"a RID too long", "POST", "/whep/nothing?layer=" + strings.Repeat("x", 300), "application/sdp", good, 400, problem.BadParameter, "256 bytes"},
 		{"a wait too long", "POST", "/whep/nothing?wait=1h", "application/sdp", good, 400, problem.BadWait, "up to 30s"},
 		{"a ticket that is none", "POST", "/whep/demo?ticket=xyz", "application/sdp", good, 403, problem.BadTicket, "ticket"},
 		{"no codec in common", "POST", "/whep/demo", "application/sdp", strings.ReplaceAll(good, "VP8", "VP7"), 406, problem.NoCommonCodec, "video/VP8"},

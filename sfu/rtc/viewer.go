@@ -18,6 +18,16 @@ func (t *Client) Layers() map[int][]forward.Layer {
 	return all
 }
 
+// Sending returns the layer of the first video that is sent now; false: none yet.
+func (t *Client) Sending() (forward.Layer, bool) {
+	for _, o := range t.outs {
+		if o.Track.Codec.Kind() == forward.Video {
+			return o.DownTrack.Sending()
+		}
+	}
+	return forward.Layer{}, false
+}
+
 // Choose limits the layers that are sent in a video section.
 func (t *Client) Choose(section int, c forward.Choice) {
 	for _, o := range t.outs {

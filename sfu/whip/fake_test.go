@@ -209,32 +209,38 @@ type fakeTransport struct {
 	alike     bool // it can adopt
 	looks     int
 	skipped   atomic.Int64
+	choice    forward.Choice
 
 	stopped, closed bool
 }
 
-func (t *fakeTransport) Connected() <-chan struct{}                              { return t.connected }
-func (t *fakeTransport) Ended() <-chan string                                    { return t.ended }
-func (t *fakeTransport) Silence(now time.Time) (time.Duration, bool)             { return now.Sub(t.checked), true }
-func (t *fakeTransport) Knows(ufrag string) bool                                 { return ufrag == "abcd" }
-func (t *fakeTransport) Add(*sdp.Fragment)                                       {}
-func (t *fakeTransport) State() string                                           { return "connected" }
-func (t *fakeTransport) Video() bool                                             { return false }
-func (t *fakeTransport) Traffic() Traffic                                        { return Traffic{Packets: 1, Skipped: t.skipped.Load()} }
-func (t *fakeTransport) RTT() time.Duration                                      { return 0 }
-func (t *fakeTransport) Congestion() steering.Status                             { return steering.Status{} }
-func (t *fakeTransport) Tick()                                                   {}
-func (t *fakeTransport) NotTaken() []string                                      { return nil }
-func (t *fakeTransport) Unused() map[string]int                                  { return nil }
-func (t *fakeTransport) Stop()                                                   { t.stopped = true }
-func (t *fakeTransport) Close()                                                  { t.closed = true }
-func (t *fakeTransport) Adopt([]*forward.Track) bool                             { return t.alike }
-func (t *fakeTransport) Quiet(time.Time, time.Time) time.Duration                { return t.quiet }
-func (t *fakeTransport) Look(time.Time, time.Time)                               { t.looks++ }
-func (t *fakeTransport) Sections(time.Time) []sdp.SectionStatus                  { return nil }
-func (t *fakeTransport) NotForwarded() map[string]int64                          { return nil }
-func (t *fakeTransport) Layers() map[int][]forward.Layer                         { return nil }
-func (t *fakeTransport) Choose(int, forward.Choice)                              {}
+func (t *fakeTransport) Connected() <-chan struct{}                  { return t.connected }
+func (t *fakeTransport) Ended() <-chan string                        { return t.ended }
+func (t *fakeTransport) Silence(now time.Time) (time.Duration, bool) { return now.Sub(t.checked), true }
+func (t *fakeTransport) Knows(ufrag string) bool                     { return ufrag == "abcd" }
+func (t *fakeTransport) Add(*sdp.Fragment)                           {}
+func (t *fakeTransport) State() string                               { return "connected" }
+func (t *fakeTransport) Video() bool                                 { return false }
+func (t *fakeTransport) Traffic() Traffic                            { return Traffic{Packets: 1, Skipped: t.skipped.Load()} }
+func (t *fakeTransport) RTT() time.Duration                          { return 0 }
+func (t *fakeTransport) Congestion() steering.Status                 { return steering.Status{} }
+func (t *fakeTransport) Tick()                                       {}
+func (t *fakeTransport) NotTaken() []string                          { return nil }
+func (t *fakeTransport) Unused() map[string]int                      { return nil }
+func (t *fakeTransport) Stop()                                       { t.stopped = true }
+func (t *fakeTransport) Close()                                      { t.closed = true }
+func (t *fakeTransport) Adopt([]*forward.Track) bool                 { return t.alike }
+func (t *fakeTransport) Quiet(time.Time, time.Time) time.Duration    { return t.quiet }
+func (t *fakeTransport) Look(time.Time, time.Time)                   { t.looks++ }
+func (t *fakeTransport) Sections(time.Time) []sdp.SectionStatus      { return nil }
+func (t *fakeTransport) NotForwarded() map[string]int64              { return nil }
+func (t *fakeTransport) Layers() map[int][]forward.Layer {
+	return map[int][]forward.Layer{1: make([]forward.Layer, 2)}
+}
+func (t *fakeTransport) Choose(_ int, c forward.Choice) { t.choice = c }
+func (t *fakeTransport) Sending() (forward.Layer, bool) {
+	return forward.Layer{RID: t.choice.RID}, true
+}
 func (t *fakeTransport) Pause(forward.Kind, bool)                                {}
 func (t *fakeTransport) Paused(forward.Kind) (paused, ok bool)                   { return false, false }
 func (t *fakeTransport) Restart(context.Context, string, string) (string, error) { return "", nil }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/tracing"
+	"weir/sfu/forward"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
 	"weir/sfu/sdp"
@@ -144,6 +146,10 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 	if err != nil {
 		return err
 	}
+	layer, err := layerOf(r)
+	if err != nil {
+		return err
+	}
 
 	// The request has been read as a whole: the server's read deadline would
 	// end it while it waits.
@@ -163,7 +169,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 			release()
 		}
 	}()
-	a := &request{asked: asked, server: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait), ticket: ticket, grant: grant, release: release}
+	a := &request{asked: asked, server: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait), layer: layer, ticket: ticket, grant: grant, release: release}
 	a.visit = s.admission.visit(kind, client.Group(), name, len(raw))
 	defer a.visit.leave()
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
@@ -203,6 +209,35 @@ func waitOf(r *http.Request) (time.Duration, error) {
 	}
 	return wait, nil
 }
+
+// layerOf returns the layers of video that a viewer chooses by ?layer=RID,
+// ?spatial=N and ?temporal=N. A RID that the stream does not have chooses the
+// best: another publisher may have others.
+func layerOf(r *http.Request) (c forward.Choice, err error) {
+	query := r.URL.Query()
+	if c.RID = query.Get("layer"); len(c.RID) > maxRID {
+		return c, problem.New(problem.BadParameter, fmt.Sprintf("layer= is longer than %d bytes", maxRID))
+	}
+	for _, p := range []struct {
+		key string
+		to  **uint8
+	}{{"spatial", &c.Spatial}, {"temporal", &c.Temporal}} {
+		v := query.Get(p.key)
+		if v == "" {
+			continue
+		}
+		n, err := strconv.ParseUint(v, 10, 3)
+		if err != nil {
+			return c, problem.New(problem.BadParameter, fmt.Sprintf("%s=%s: want the number of a layer, 0 to 7", p.key, capacity.Printable(v, 20)))
+		}
+		highest := uint8(n)
+		*p.to = &highest
+	}
+	return c, nil
+}
+
+// maxRID bounds a RID in an address, in bytes.
+const maxRID = 256
 
 // base returns the public URL of this node.
 func (c *Config) base(r *http.Request) string {

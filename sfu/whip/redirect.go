@@ -17,6 +17,7 @@ import (
 	"weir/capacity/scope"
 	"weir/capacity/signed"
 	"weir/capacity/tracing"
+	"weir/sfu/forward"
 	"weir/sfu/meter"
 	"weir/sfu/problem"
 )
@@ -59,7 +60,7 @@ func (d *redirector) redirect(ctx context.Context, w http.ResponseWriter, a *req
 	if err != nil {
 		return fmt.Errorf("make a ticket: %w", err)
 	}
-	to := strings.TrimSuffix(helper.URL, "/") + "/" + string(a.kind) + "/" + a.name + "?ticket=" + url.QueryEscape(ticket)
+	to := strings.TrimSuffix(helper.URL, "/") + "/" + string(a.kind) + "/" + a.name + "?ticket=" + url.QueryEscape(ticket) + layerQuery(a.layer)
 	wait := max(time.Until(a.until).Truncate(time.Millisecond), 0)
 	if wait > 0 {
 		to += "&wait=" + wait.String()
@@ -114,4 +115,19 @@ func notReached(h Helper, why string) error {
 	p := problem.New(problem.HelperUnreachable, "this node is full, and the one that has room could not be reached: "+why).Retry(retryNotLive)
 	p.Node = h.Node
 	return p
+}
+
+// layerQuery returns what [layerOf] reads.
+func layerQuery(c forward.Choice) string {
+	q := ""
+	if c.RID != "" {
+		q = "&layer=" + url.QueryEscape(c.RID)
+	}
+	if c.Spatial != nil {
+		q += fmt.Sprintf("&spatial=%d", *c.Spatial)
+	}
+	if c.Temporal != nil {
+		q += fmt.Sprintf("&temporal=%d", *c.Temporal)
+	}
+	return q
 }

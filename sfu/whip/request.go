@@ -11,6 +11,7 @@ import (
 
 	"weir/capacity"
 	"weir/capacity/tracing"
+	"weir/sfu/forward"
 	"weir/sfu/meter"
 	"weir/sfu/problem"
 	"weir/sfu/proxied"
@@ -26,8 +27,9 @@ type request struct {
 	offer  *sdp.Offer
 	raw    []byte
 	client proxied.Client
-	asked  time.Time // when the request came
-	until  time.Time // a viewer waits for the stream until then; in the past: does not wait
+	asked  time.Time      // when the request came
+	until  time.Time      // a viewer waits for the stream until then; in the past: does not wait
+	layer  forward.Choice // of a viewer
 	ticket *capacity.Ticket
 	grant  *rights.Grant // nil: no access control
 

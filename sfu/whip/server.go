@@ -128,6 +128,9 @@ type Transport interface {
 type Viewer interface {
 	Transport
 	extension.Media
+	// Sending returns the layer of the first video that is sent now; false: none
+	// yet.
+	Sending() (forward.Layer, bool)
 }
 
 // A Publisher is the media connection of a client that sends.

@@ -67,6 +67,7 @@ type session struct {
 	stream    *forward.Stream
 	transport Transport
 	publisher Publisher          // the transport of a publisher; nil for a viewer
+	viewer    Viewer             // the transport of a viewer; nil for a publisher
 	asked     time.Time          // when the client's request came
 	first     *firstFrame        // of a viewer, if recorded
 	release   func()             // releases a viewer's hold on the stream
@@ -123,7 +124,10 @@ func (a *request) setUpViewer(ctx context.Context, st *forward.Stream, entry str
 	if err != nil {
 		return nil, "", err
 	}
-	s.stream, s.transport = st, t
+	for section := range t.Layers() {
+		t.Choose(section, a.layer)
+	}
+	s.stream, s.transport, s.viewer = st, t, t
 	s.extension = extension.New(t, st, s.done, &s.server.events, s.server.log)
 	var ok bool
 	if s.release, ok = st.Use(s, true); !ok {

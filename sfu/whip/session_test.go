@@ -125,3 +125,24 @@ func TestSkippedPacketsAreTold(t *testing.T) {
 		}
 	})
 }
+
+// A viewer's address chooses its layer, which its status names.
+func TestLayerOfTheAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, nil)
+		f.post("/whip/demo", sdptest.Offer(sdptest.Video("0", "sendonly")))
+		if got := f.post("/whep/demo?layer=l&temporal=1", sdptest.Offer(sdptest.Video("0", "recvonly"))); got.StatusCode != http.StatusCreated {
+			t.Fatal(got.Status)
+		}
+		c := f.transports[1].choice
+		if c.RID != "l" || c.Spatial != nil || c.Temporal == nil || *c.Temporal != 1 {
+			t.Errorf("chosen is %+v", c)
+		}
+		if q := layerQuery(c); q != "&layer=l&temporal=1" {
+			t.Errorf("a redirect says %q", q)
+		}
+		if all := f.Sessions(); all[1].Layer == nil || all[1].Layer.RID != "l" || all[0].Layer != nil {
+			t.Errorf("sessions %+v", all)
+		}
+	})
+}

@@ -37,6 +37,8 @@ type SessionStatus struct {
 	Estimate int64 `json:"estimate,omitempty"`
 	Target   int64 `json:"target,omitempty"`
 	Probing  bool  `json:"probing,omitempty"`
+	// Layer is the layer of video that is sent to a viewer, where there are several.
+	Layer *LayerStatus `json:"layer,omitempty"`
 	// NotTaken are the sections and tracks without media, and why.
 	NotTaken []string `json:"not_taken,omitempty"`
 	// CandidatesUnused counts unused ICE candidates by reason.
@@ -45,6 +47,32 @@ type SessionStatus struct {
 	// forwarded, by reason.
 	Sections     []sdp.SectionStatus `json:"sections,omitempty"`
 	NotForwarded map[string]int64    `json:"not_forwarded,omitempty"`
+}
+
+// LayerStatus is one layer of video.
+type LayerStatus struct {
+	RID      string `json:"rid,omitempty"` // of simulcast
+	Spatial  uint8  `json:"spatial"`
+	Temporal uint8  `json:"temporal"`
+	Bitrate  int64  `json:"bitrate"`         // bit/s, as it comes from the publisher; 0: not measured yet
+	Width    int    `json:"width,omitempty"` // px; 0: unknown
+	Height   int    `json:"height,omitempty"`
+}
+
+// layer returns the layer that is sent to a viewer; nil: there is one only.
+func (s *session) layer() *LayerStatus {
+	if s.viewer == nil {
+		return nil
+	}
+	several := false
+	for _, all := range s.viewer.Layers() {
+		several = several || len(all) > 1
+	}
+	l, ok := s.viewer.Sending()
+	if !several || !ok {
+		return nil
+	}
+	return &LayerStatus{RID: capacity.Printable(l.RID, 32), Spatial: l.Spatial, Temporal: l.Temporal, Bitrate: l.Bitrate, Width: l.Width, Height: l.Height}
 }
 
 // paceOver is the time over which bitrate and loss are averaged.
@@ -111,6 +139,7 @@ func (s *Server) Sessions() []SessionStatus {
 				st.Right = &g.Expires
 			}
 		}
+		st.Layer = sess.layer()
 		st.RTT = capacity.Milliseconds(sess.transport.RTT())
 		if p := sess.publisher; p != nil {
 			st.Sections, st.NotForwarded = p.Sections(time.Now()), p.NotForwarded()

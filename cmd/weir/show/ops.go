@@ -24,6 +24,7 @@ import (
 	"weir/cmd/weir/term"
 	"weir/dht"
 	"weir/sfu"
+	"weir/sfu/whip"
 )
 
 func EventsCommand() *cli.Command {
@@ -187,7 +188,7 @@ func SessionsCommand() *cli.Command {
 const sessionShown = 8
 
 func printSessions(w term.Terminal, all []sfu.SessionStatus, known names.Names, now time.Time) {
-	term.Table(w, "ID\tSTREAM\tROLE\tBITRATE\tLOSS\tRTT\tFOR\tCLIENT\tSENT BY\tSTATE\tPACKETS\tLOST\tKEYFRAMES\tWHOLE ID", func(row func(...any)) {
+	term.Table(w, "ID\tSTREAM\tROLE\tBITRATE\tLOSS\tRTT\tFOR\tCLIENT\tSENT BY\tSTATE\tLAYER\tPACKETS\tLOST\tKEYFRAMES\tWHOLE ID", func(row func(...any)) {
 		for _, s := range all {
 			role := "viewer"
 			if s.Kind == "whip" {
@@ -202,9 +203,24 @@ func printSessions(w term.Terminal, all []sfu.SessionStatus, known names.Names, 
 				state.Style = term.Warn
 			}
 			row(s.ID[:min(len(s.ID), sessionShown)], term.Strong.Of(s.Stream), role, term.Bitrate(s.Bitrate), loss, term.Millis(s.RTT), now.Sub(s.Since).Round(time.Second),
-				s.Remote, cmp.Or(known.Of(s.From), "-"), state, s.Packets, s.Lost, s.Keyframes, s.ID)
+				s.Remote, cmp.Or(known.Of(s.From), "-"), state, layerWords(s.Layer), s.Packets, s.Lost, s.Keyframes, s.ID)
 		}
 	})
+}
+
+// layerWords names the layer that a viewer is sent; "-": there is one only.
+func layerWords(l *whip.LayerStatus) string {
+	if l == nil {
+		return "-"
+	}
+	words := fmt.Sprintf("S%dT%d", l.Spatial, l.Temporal)
+	if l.RID != "" {
+		words = l.RID
+	}
+	if l.Width > 0 {
+		words += fmt.Sprintf(" %d×%d", l.Width, l.Height)
+	}
+	return words
 }
 
 func endStream(c *cli.Context) error {
