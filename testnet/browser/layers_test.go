@@ -100,6 +100,8 @@ func TestLayersChosenByHand(t *testing.T) {
 			if c.name == "simulcast" {
 				steady.Shoot("layers-best")
 				chooser.Shoot("layers-chosen")
+				byAddress := play(t, world.chromium, nodeA, stream+"?layer=m")
+				eventually(t, "the layer of the address", func() bool { return width(byAddress)*2 == width(steady) })
 			}
 			still, moved := Eval[gaps](steady, `window.gaps`), Eval[gaps](chooser, `window.gaps`)
 			t.Logf("who stays: %d pictures, at most %.0f ms apart; who switches: %d, %.0f ms", still.Pictures, still.Longest, moved.Pictures, moved.Longest)

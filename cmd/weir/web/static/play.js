@@ -116,7 +116,8 @@ function player(stream, out) {
     spark.clear();
     figures.set({});
     text(times, '');
-    screen.src = `${through || location.origin}/whep/${streamPath(stream)}`;
+    const layer = new URLSearchParams(location.search).get('layer');
+    screen.src = `${through || location.origin}/whep/${streamPath(stream)}${layer ? `?layer=${encodeURIComponent(layer)}` : ''}`;
     useToken();
   }
 

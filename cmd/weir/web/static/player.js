@@ -2,7 +2,8 @@
 // in any page. The console's player, the embed page and everybody's own pages use
 // this element.
 //
-// Attributes: src, the stream's address (https://node/whep/NAME); token, a bearer
+// Attributes: src, the stream's address (https://node/whep/NAME), with ?layer=RID
+// for one layer of simulcast; token, a bearer
 // token, sent to the node of src and to those of nodes, and to nobody else; nodes,
 // base URLs of further nodes to ask when that of src is silent, besides those it
 // names itself; muted; autoplay="off" to wait for a click.
@@ -327,12 +328,12 @@ export class WeirPlayer extends HTMLElement {
     attr(this.#video, 'aria-label', label);
   }
 
-  // place is what src says, {base, stream}, where it is a node's.
+  // place is what src says, {base, stream, query}, where it is a node's.
   #place(address = this.src) {
     try {
       const url = new URL(address, document.baseURI);
       const [, path, stream] = /^(.*)\/whep\/(.+)$/.exec(url.pathname) ?? [];
-      return stream ? { base: url.origin + path, stream: decodeURIComponent(stream) } : null;
+      return stream ? { base: url.origin + path, stream: decodeURIComponent(stream), query: url.search } : null;
     } catch {
       return null;
     }
@@ -348,7 +349,7 @@ export class WeirPlayer extends HTMLElement {
   #elsewhere() {
     const place = this.#place();
     if (!place) return [];
-    return [...this.#named(), ...(this.token ? [] : this.#known)].map((base) => `${base}/whep/${streamPath(place.stream)}`);
+    return [...this.#named(), ...(this.token ? [] : this.#known)].map((base) => `${base}/whep/${streamPath(place.stream)}${place.query}`);
   }
 
   #tokenFor(endpoint) {
