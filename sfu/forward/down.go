@@ -11,6 +11,7 @@ import (
 	"github.com/pion/rtp"
 	"golang.org/x/time/rate"
 
+	"weir/sfu/congestion"
 	"weir/sfu/layer"
 	"weir/sfu/meter"
 )
@@ -78,6 +79,7 @@ type DownTrack struct {
 
 	limit  atomic.Int64           // bit/s; 0: none
 	choice atomic.Pointer[Choice] // by hand; nil: none
+	pace   congestion.Pace
 
 	bound atomic.Pointer[Binding]
 	asks  *rate.Limiter

@@ -3,6 +3,8 @@ package forward
 import (
 	"slices"
 	"time"
+
+	"weir/sfu/congestion"
 )
 
 // A viewer that joins begins with the newest group of pictures that the ring
@@ -27,12 +29,14 @@ const (
 	catchUpTime = 500 * time.Millisecond
 )
 
-// A joiner is a DownTrack that catches up.
+// A joiner is a DownTrack that catches up: with the group that it begins with,
+// or, paced, with what was too much at once.
 type joiner struct {
 	*DownTrack
 	next  uint64    // position to go on from
 	since time.Time // when it was added
 	due   time.Time // when it gets its next burst
+	paced bool
 }
 
 // A burst is what a joiner gets in one pass.
@@ -86,15 +90,20 @@ func (t *Track) bursts(now time.Time) (all []burst) {
 		if room <= 0 || now.Before(j.due) {
 			return false
 		}
-		b := burst{to: j.DownTrack, late: now.Sub(j.since) > catchUpTime}
+		size, pause := burstBytes, burstPause
+		late := now.Sub(j.since) > catchUpTime
+		if j.paced {
+			size, pause, late = j.pace.Part(now.Sub(j.since), now), congestion.PacePause, false
+		}
+		b := burst{to: j.DownTrack, late: late}
 		if done = b.late; !b.late {
-			b.packets, done = t.ring.from(j.next, burstBytes)
+			b.packets, done = t.ring.from(j.next, size)
 		}
 		for i := range b.packets {
 			room -= len(b.packets[i].data)
 			j.next = b.packets[i].position + 1
 		}
-		j.due = now.Add(burstPause)
+		j.due = now.Add(pause)
 		if done {
 			t.live(j.DownTrack)
 		}

@@ -95,8 +95,10 @@ func (t *Track) pass() {
 		if t.video() {
 			t.ring.even(batch)
 		}
+		now := time.Now()
+		t.spread(batch, now)
 		downs := t.downs // without those that catch up in this pass: their bursts have batch
-		bursts := t.bursts(time.Now())
+		bursts := t.bursts(now)
 		t.busy = true
 		t.mu.Unlock()
 		passTo(downs, batch, bursts)

@@ -54,6 +54,7 @@ type Track struct {
 	joining []*joiner    // not among downs yet
 	report  senderReport
 	flow    layer.Flow
+	passed  uint64    // the highest position that was
 	fresh   []kept    // still to be passed to the DownTracks
 	passes  bool      // the goroutine runs that passes them; only while there are DownTracks
 	busy    bool      // it passes some
