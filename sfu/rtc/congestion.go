@@ -122,6 +122,7 @@ func (t *Client) steer() {
 			continue
 		}
 		s.Video, s.Layers, s.Padding = o.DownTrack, o.Track.Layers, o.Padded
+		s.Sent = func() int64 { return o.DownTrack.Sent().Bytes }
 	}
 	s.Others = func() (bytes int64) {
 		for _, o := range others {

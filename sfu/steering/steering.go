@@ -24,8 +24,11 @@ const (
 	pause = 80 * time.Millisecond
 	// overhead is what headers and encryption add to payload of video.
 	overhead = 1.03
-	// otherTime is the time over which the rate of other media is measured.
-	otherTime = time.Second
+	// rateTime is the time over which the rates of media are measured.
+	rateTime = time.Second
+	// paceFactor is the pace of large frames, as a multiple of the estimate: that
+	// of browsers.
+	paceFactor = 2.5
 	// paddingTick is the time between two bursts of padding.
 	paddingTick = 5 * time.Millisecond
 )
@@ -40,6 +43,8 @@ func (t *Totals) Read() (probes, bytes int64) { return t.probes.Load(), t.bytes.
 type Video interface {
 	// Limit bounds the layers that are sent, in bit/s of payload; 0: all.
 	Limit(bits int64)
+	// Pace spreads large frames at a rate, in bit/s; 0: not at all.
+	Pace(bits int64)
 	// Review makes the limit count at once.
 	Review(now time.Time)
 	// Pad sends about so many bytes of padding, and returns how many; 0: it
@@ -52,7 +57,8 @@ type Steering struct {
 	Estimator *congestion.Estimator
 	Video     Video                  // the first video; nil: none
 	Layers    func() []forward.Layer // of Video
-	Others    func() int64           // bytes sent so far of all other media
+	Sent      func() int64           // bytes sent so far of Video
+	Others    func() int64           // and of all other media
 	Padding   func() bool            // Video can be padded
 	Tasks     *task.Group
 	Totals    *Totals
@@ -64,9 +70,9 @@ type Steering struct {
 	chooser congestion.Chooser
 	target  int64 // bit/s; 0: no limit
 	layer   int   // that the target allows
-	bytes   int64 // of other media, at since
 	since   time.Duration
-	other   int64 // bit/s
+	bytes   [2]int64 // of Video and other media, at since
+	bits    [2]int64 // their rates, bit/s
 	probing bool
 }
 
@@ -84,7 +90,8 @@ func (s *Steering) Heard() {
 	}
 	s.measure(now)
 	s.begun, s.at = true, now
-	choice := s.chooser.Choose(now, s.Estimator.Status(), rates(s.Layers()), s.other, s.Padding())
+	status, layers := s.Estimator.Status(), s.Layers()
+	choice := s.chooser.Choose(now, status, rates(layers), s.bits[1], s.Padding())
 	s.target = 0
 	if choice.Limit != congestion.Unlimited {
 		s.target = choice.Limit
@@ -94,20 +101,41 @@ func (s *Steering) Heard() {
 		s.layer = choice.Layer
 		s.Video.Review(time.Now())
 	}
+	s.Video.Pace(pace(status, layers, s.bits[0]))
 	if choice.Probe > 0 && !s.probing {
 		s.probe(now, choice.Probe)
 	}
 }
 
-// measure updates the rate of other media. Called with mu held.
+// measure updates the rates of what is sent. Called with mu held.
 func (s *Steering) measure(now time.Duration) {
-	bytes := s.Others()
-	if elapsed := now - s.since; !s.begun || elapsed >= otherTime {
-		if s.begun {
-			s.other = int64(float64(8*(bytes-s.bytes)) / elapsed.Seconds())
-		}
-		s.bytes, s.since = bytes, now
+	elapsed := now - s.since
+	if s.begun && elapsed < rateTime {
+		return
 	}
+	for i, bytes := range [2]int64{s.Sent(), s.Others()} {
+		if s.begun {
+			s.bits[i] = int64(float64(8*(bytes-s.bytes[i])) / elapsed.Seconds())
+		}
+		s.bytes[i] = bytes
+	}
+	s.since = now
+}
+
+// pace returns the rate at which large frames are spread, in bit/s, of video
+// that has sent bits: 0 if nothing is known. It is above what the video needs,
+// as nothing would wait for less.
+func pace(s congestion.Status, layers []forward.Layer, sent int64) int64 {
+	if !s.Known {
+		return 0
+	}
+	needs := max(s.Bitrate, sent)
+	for _, l := range layers {
+		if l.Spatial+l.Temporal > 0 { // all of it is counted, also what is left out
+			needs = max(needs, l.Bitrate)
+		}
+	}
+	return int64(paceFactor * float64(needs))
 }
 
 // rates returns the bitrates of the layers that can be had now, with headers, in

@@ -16,12 +16,15 @@ type fakeVideo struct {
 	now       func() time.Duration
 	limit     int64
 	reviews   int
+	pace      int64
 	padded    []int
 	at        []time.Duration
 	none      bool // nothing can be sent
 }
 
 func (v *fakeVideo) Limit(bits int64) { v.limit = bits }
+
+func (v *fakeVideo) Pace(bits int64) { v.pace = bits }
 
 func (v *fakeVideo) Review(time.Time) { v.reviews++ }
 
@@ -51,6 +54,7 @@ func steer(t *testing.T) (*Steering, *fakeVideo) {
 				{RID: "x", Bitrate: 9e6}, {RID: "y", Active: true},
 			}
 		},
+		Sent:   func() int64 { return int64(now().Seconds() * 300_000) },
 		Others: func() int64 { return int64(now().Seconds() * 5000) }, Padding: func() bool { return true },
 	}
 	v := &fakeVideo{estimator: s.Estimator, now: now}
@@ -79,6 +83,9 @@ func TestSteering(t *testing.T) {
 		s.hear(600e3, 500*time.Millisecond)
 		if v.limit < 500e3 || v.limit > 2_400e3 {
 			t.Fatalf("limit %d for 600 kbit/s", v.limit)
+		}
+		if v.pace != 6_250e3 { // the best layer, with all its pictures, has 2.5 Mbit/s
+			t.Errorf("pace %d", v.pace)
 		}
 		if v.reviews != 2 { // all layers, then two
 			t.Errorf("%d reviews", v.reviews)
