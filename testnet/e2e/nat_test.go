@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -28,6 +29,7 @@ type nat struct {
 	mu    sync.Mutex
 	ended bool
 	inner map[netip.AddrPort]*net.UDPConn // by sender
+	links map[netip.AddrPort]*choke       // to it
 	lost  int
 }
 
@@ -39,7 +41,7 @@ func newNAT(t *testing.T, ip string) *nat {
 		t.Fatal(err)
 	}
 	port := outer.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	n := &nat{t: t, node: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), outer: outer, inner: make(map[netip.AddrPort]*net.UDPConn)}
+	n := &nat{t: t, node: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), outer: outer, inner: make(map[netip.AddrPort]*net.UDPConn), links: make(map[netip.AddrPort]*choke)}
 	n.runs.Go(n.inwards)
 	t.Cleanup(n.close)
 	return n
@@ -87,8 +89,10 @@ func (n *nat) from(sender netip.AddrPort) *net.UDPConn {
 		n.t.Errorf("nat: %v", err)
 		return nil
 	}
-	n.inner[sender] = c
+	link := &choke{}
+	n.inner[sender], n.links[sender] = c, link
 	n.runs.Go(func() {
+		defer link.wait()
 		b := make([]byte, 2048)
 		for {
 			size, err := c.Read(b)
@@ -96,11 +100,18 @@ func (n *nat) from(sender netip.AddrPort) *net.UDPConn {
 				return
 			}
 			if err == nil && !n.loses(b[:size]) {
-				_, _ = n.outer.WriteToUDPAddrPort(b[:size], sender)
+				link.send(b[:size], func(b []byte) { _, _ = n.outer.WriteToUDPAddrPort(b, sender) })
 			}
 		}
 	})
 	return c
+}
+
+// chokes returns the links to the senders so far.
+func (n *nat) chokes() map[netip.AddrPort]*choke {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.links)
 }
 
 // loses decides whether a datagram is dropped. RTCP is not (RFC 5761).

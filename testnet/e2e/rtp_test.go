@@ -34,6 +34,7 @@ type rtpPublisher struct {
 
 	mu      sync.Mutex
 	streams []*rtpSource
+	ticks   int // times that each stream has sent a frame
 }
 
 // A rtpSocket is a publisher's UDP socket.
@@ -55,6 +56,8 @@ type rtpSource struct {
 	h         rtp.Header
 	mid, rid  string // sent as header extensions, if not empty
 	frames    int
+	layer     byte // last byte of the payload of video, if packets is set
+	packets   int  // of 1,100 bytes in a frame of video; 0: one of a few bytes
 }
 
 // rtpTrack gives its publisher the writer of a section.
@@ -214,22 +217,32 @@ func (p *rtpPublisher) send(tracks []*rtpTrack) {
 		if !s.audio {
 			w, ticks = tracks[0].writer, 90000/30
 			payload = []byte{0x10, 0x31, 0x02, 0x00}
-			if s.frames%30 == 0 {
+			if s.frames%30 == 0 || s.packets > 0 && s.frames%15 == 0 {
 				payload = []byte{0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01}
 			}
 		}
 		s.frames++
-		s.h.SequenceNumber++
 		s.h.Timestamp += ticks
-		s.h.Marker = !s.audio
 		s.h.Extension, s.h.Extensions = false, nil
 		for i, text := range []string{s.mid, s.rid} {
 			if text != "" {
 				_ = s.h.SetExtension(uint8(i+1), []byte(text))
 			}
 		}
-		_, _ = w.WriteRTP(&s.h, payload)
+		for i := range max(1, s.packets) {
+			s.h.SequenceNumber++
+			s.h.Marker = !s.audio && i+1 >= s.packets
+			if i > 0 {
+				payload = []byte{0x00}
+			}
+			if s.packets > 0 {
+				payload = append(payload, make([]byte, 1100-len(payload))...)
+				payload[len(payload)-1] = s.layer
+			}
+			_, _ = w.WriteRTP(&s.h, payload)
+		}
 	}
+	p.ticks++
 }
 
 // edit changes the publisher's fields under its lock.
