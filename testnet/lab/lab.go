@@ -10,7 +10,8 @@
 //	defer l.Close()
 //	placed, decision, err := l.Nodes()[3].Seeker.Place(ctx, dht.CapacityTopic(), need, nil)
 //
-// Time is real time: a node that gets too little CPU time is slow.
+// A lab in a bubble of testing/synctest has the bubble's time. Anywhere else time
+// is real, and a node that gets too little CPU time is slow.
 package lab
 
 import (

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -89,109 +90,115 @@ func TestGeography(t *testing.T) {
 // Nodes find and reserve on each other over paths with the map's delays, and
 // the wire counts the packets for that.
 func TestNodesPlaceOnEachOther(t *testing.T) {
-	l := up(t, Config{Nodes: 5, Seed: 1})
-	nodes := l.Nodes()
-	nodes[1].SetLoad(ledger.Load{Uplink: 95e7})
-	for _, n := range nodes {
-		dhttest.Eventually(t, func() error {
-			on, err := place(t, l, n)
-			if err == nil && on == nodes[1] {
-				return errors.New("placed on a node without room")
-			}
-			return err
-		})
-	}
-	a, b := nodes[0], nodes[3]
-	conns := a.Overlay.Host.Network().ConnsToPeer(b.ID())
-	if len(conns) == 0 {
-		t.Fatal("two nodes of five are not connected")
-	}
-	dhttest.Eventually(t, func() error { // a call beside other work took longer
-		for _, p := range a.Prober.Peers() {
-			if p.ID != b.ID() {
-				continue
-			}
-			if want := a.RTT(b).Seconds() * 1000; p.RTT < want || p.RTT > 1.5*want+5 {
-				return fmt.Errorf("measured a round trip of %.1f ms, the map says %.1f", p.RTT, want)
-			}
-			return nil
+	synctest.Test(t, func(t *testing.T) {
+		l := up(t, Config{Nodes: 5, Seed: 1})
+		nodes := l.Nodes()
+		nodes[1].SetLoad(ledger.Load{Uplink: 95e7})
+		for _, n := range nodes {
+			dhttest.Eventually(t, func() error {
+				on, err := place(t, l, n)
+				if err == nil && on == nodes[1] {
+					return errors.New("placed on a node without room")
+				}
+				return err
+			})
 		}
-		return errors.New("peer not listed")
+		a, b := nodes[0], nodes[3]
+		conns := a.Overlay.Host.Network().ConnsToPeer(b.ID())
+		if len(conns) == 0 {
+			t.Fatal("two nodes of five are not connected")
+		}
+		dhttest.Eventually(t, func() error { // a call beside other work took longer
+			for _, p := range a.Prober.Peers() {
+				if p.ID != b.ID() {
+					continue
+				}
+				if want := a.RTT(b).Seconds() * 1000; p.RTT < want || p.RTT > 1.5*want+5 {
+					return fmt.Errorf("measured a round trip of %.1f ms, the map says %.1f", p.RTT, want)
+				}
+				return nil
+			}
+			return errors.New("peer not listed")
+		})
+		if c := a.Wire(); c.PacketsIn < 10 || c.PacketsOut < 10 || c.BytesOut < 28*c.PacketsOut {
+			t.Errorf("counted %+v", c)
+		}
 	})
-	if c := a.Wire(); c.PacketsIn < 10 || c.PacketsOut < 10 || c.BytesOut < 28*c.PacketsOut {
-		t.Errorf("counted %+v", c)
-	}
 }
 
 // A paused node does not answer, a killed one never again, and selections
 // succeed without them.
 func TestPauseAndKill(t *testing.T) {
-	l := up(t, Config{Nodes: 6, Seed: 2, RTT: 40 * time.Millisecond})
-	nodes := l.Nodes()
-	seeker := nodes[5]
-	dhttest.Eventually(t, func() error { _, err := place(t, l, seeker); return err })
-	nodes[0].Pause()
-	nodes[1].Kill()
-	before := nodes[0].Wire()
-	dhttest.Eventually(t, func() error {
-		for range 3 {
-			on, err := place(t, l, seeker)
-			if err != nil {
-				return err
+	synctest.Test(t, func(t *testing.T) {
+		l := up(t, Config{Nodes: 6, Seed: 2, RTT: 40 * time.Millisecond})
+		nodes := l.Nodes()
+		seeker := nodes[5]
+		dhttest.Eventually(t, func() error { _, err := place(t, l, seeker); return err })
+		nodes[0].Pause()
+		nodes[1].Kill()
+		before := nodes[0].Wire()
+		dhttest.Eventually(t, func() error {
+			for range 3 {
+				on, err := place(t, l, seeker)
+				if err != nil {
+					return err
+				}
+				if on == nodes[0] || on == nodes[1] {
+					t.Fatalf("placed on node %d, which is cut off", on.Index)
+				}
 			}
-			if on == nodes[0] || on == nodes[1] {
-				t.Fatalf("placed on node %d, which is cut off", on.Index)
-			}
+			return nil
+		})
+		if got := nodes[0].Wire().Sub(before); got != (wire.Counters{}) {
+			t.Errorf("a paused node exchanged %+v", got)
 		}
-		return nil
+		if !nodes[1].Dead() || nodes[0].Dead() {
+			t.Error("Dead is true of the wrong nodes")
+		}
+		nodes[0].Resume()
+		dhttest.Eventually(t, func() error { _, err := place(t, l, nodes[0]); return err })
 	})
-	if got := nodes[0].Wire().Sub(before); got != (wire.Counters{}) {
-		t.Errorf("a paused node exchanged %+v", got)
-	}
-	if !nodes[1].Dead() || nodes[0].Dead() {
-		t.Error("Dead is true of the wrong nodes")
-	}
-	nodes[0].Resume()
-	dhttest.Eventually(t, func() error { _, err := place(t, l, nodes[0]); return err })
 }
 
 // Two halves of a network choose nodes among themselves until they are joined
 // again. A node that joins later is chosen too.
 func TestPartitionAndGrowth(t *testing.T) {
-	l := up(t, Config{Nodes: 6, Seed: 3, RTT: 20 * time.Millisecond})
-	half := func(n *Node) int { return n.Index % 2 }
-	l.Partition(half)
-	for _, n := range l.Nodes() {
+	synctest.Test(t, func(t *testing.T) {
+		l := up(t, Config{Nodes: 6, Seed: 3, RTT: 20 * time.Millisecond})
+		half := func(n *Node) int { return n.Index % 2 }
+		l.Partition(half)
+		for _, n := range l.Nodes() {
+			dhttest.Eventually(t, func() error {
+				on, err := place(t, l, n)
+				if err == nil && half(on) != half(n) {
+					t.Fatalf("node %d placed on node %d across the gap", n.Index, on.Index)
+				}
+				return err
+			})
+		}
+		l.Heal()
+		ctx, cancel := context.WithTimeout(t.Context(), dhttest.Patience)
+		defer cancel()
+		late, err := l.Start(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range l.Nodes() {
+			if n != late {
+				n.SetLoad(ledger.Load{Uplink: 95e7})
+			}
+		}
 		dhttest.Eventually(t, func() error {
-			on, err := place(t, l, n)
-			if err == nil && half(on) != half(n) {
-				t.Fatalf("node %d placed on node %d across the gap", n.Index, on.Index)
+			on, err := place(t, l, l.Nodes()[0])
+			if err == nil && on != late {
+				return fmt.Errorf("placed on node %d, which is full", on.Index)
 			}
 			return err
 		})
-	}
-	l.Heal()
-	ctx, cancel := context.WithTimeout(t.Context(), dhttest.Patience)
-	defer cancel()
-	late, err := l.Start(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range l.Nodes() {
-		if n != late {
-			n.SetLoad(ledger.Load{Uplink: 95e7})
+		if err := late.Stop(); err != nil {
+			t.Errorf("Stop: %v", err)
 		}
-	}
-	dhttest.Eventually(t, func() error {
-		on, err := place(t, l, l.Nodes()[0])
-		if err == nil && on != late {
-			return fmt.Errorf("placed on node %d, which is full", on.Index)
-		}
-		return err
 	})
-	if err := late.Stop(); err != nil {
-		t.Errorf("Stop: %v", err)
-	}
 }
 
 func TestUpTellsWhatIsWrong(t *testing.T) {
