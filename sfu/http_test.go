@@ -430,6 +430,9 @@ func TestNameIsTakenTwice(t *testing.T) {
 	}
 	stays := nodes[0]
 	v := stays.watch("demo")
+	for _, goes := range nodes[1:] {
+		goes.watch("demo")
+	}
 	visible.Store(true)
 	for _, goes := range nodes[1:] {
 		eventually(t, "one has gone", func() bool { return goes.saw("session.closed") > 0 })

@@ -25,6 +25,7 @@ type parent struct {
 	node  peer.ID
 	alike bool
 	moved chan []peer.ID
+	first Beat
 	beats chan Beat // nil: of a release before there were beats
 	leave chan struct{}
 	taken atomic.Bool
@@ -39,7 +40,7 @@ func (p *parent) RTT() time.Duration              { return time.Millisecond }
 func (p *parent) Tracks() []*forward.Track        { return nil }
 func (p *parent) Continues([]*forward.Track) bool { return p.alike }
 func (p *parent) Connect([]*forward.Track)        {}
-func (p *parent) Beat() (Beat, bool)              { return Beat{}, p.beats != nil }
+func (p *parent) Beat() (Beat, bool)              { return p.first, p.beats != nil }
 func (p *parent) Beats() <-chan Beat              { return p.beats }
 func (p *parent) Prepare([]*forward.Track)        {}
 func (p *parent) Taken() bool                     { return p.taken.Load() }
@@ -59,6 +60,7 @@ type grove struct {
 	carriers []peer.ID
 	events   []event.Event
 	beating  bool // parents pass beats on
+	first    Beat // of new parents
 	unlike   bool // tracks of a pull differ from those of the one before
 	parents  []*parent
 }
@@ -83,7 +85,7 @@ func newGrove(t *testing.T, carriers ...peer.ID) *grove {
 			defer g.mu.Unlock()
 			p := &parent{node: from.Node, alike: !g.unlike, moved: make(chan []peer.ID, 1), leave: make(chan struct{}), over: make(chan struct{})}
 			if g.beating {
-				p.beats = make(chan Beat)
+				p.beats, p.first = make(chan Beat), g.first
 			}
 			g.parents = append(g.parents, p)
 			return p, nil

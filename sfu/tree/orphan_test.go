@@ -149,6 +149,31 @@ func TestParentWithoutBeats(t *testing.T) {
 	})
 }
 
+// A leaver is a user of a stream that can leave.
+type leaver struct{ leave func() }
+
+// A stream without users does not wait, and a parent that is an orphan itself is
+// none, whatever it answers.
+func TestWhatIsNotWorthAWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGrove(t)
+		st := forward.NewStream("demo", nil, time.Now())
+		g.Publish(st)
+		g.Vanish(st, time.Now())
+		if !st.Ended() || st.Reason() != Finished || g.saw(event.StreamWaiting) != 0 {
+			t.Errorf("ended %t, %d waits", st.Ended(), g.saw(event.StreamWaiting))
+		}
+		g.beating, g.first = true, Beat{Age: time.Hour}
+		g.set("stale")
+		if _, _, err := g.Acquire(t.Context(), "demo", nil, time.Now(), func() error { return nil }); err == nil {
+			t.Error("pulled from an orphan")
+		}
+		if why := g.last().why; why != "unsubscribed" {
+			t.Errorf("its pull ended for %q", why)
+		}
+	})
+}
+
 // The stream of a publisher that has vanished waits for the grace, and goes on
 // with whoever publishes it then, here or elsewhere.
 func TestVanishedPublisher(t *testing.T) {
@@ -166,6 +191,11 @@ func TestVanishedPublisher(t *testing.T) {
 		}, "", []peer.ID{"self"}},
 		{"back at another node", func(g *grove, st *forward.Stream) { g.set("far") }, "", []peer.ID{"far", "self"}},
 		{"it does not come back", func(*grove, *forward.Stream) {}, Finished, nil},
+		{"its viewers leave meanwhile", func(_ *grove, st *forward.Stream) {
+			for users, _ := st.Users(); len(users) > 0; users, _ = st.Users() {
+				users[0].(*leaver).leave()
+			}
+		}, Lost, nil},
 		{"another with other tracks comes", func(g *grove, st *forward.Stream) {
 			g.Publish(forward.NewStream(st.Name, nil, time.Now()))
 		}, Finished, nil},
@@ -175,8 +205,8 @@ func TestVanishedPublisher(t *testing.T) {
 				g := newGrove(t)
 				st := forward.NewStream("demo", nil, time.Now())
 				g.Publish(st)
-				release, _ := st.Use("viewer", true)
-				defer release()
+				viewer := &leaver{}
+				viewer.leave, _ = st.Use(viewer, true)
 				since := time.Now()
 				g.Vanish(st, since)
 				here := g.Get("demo")

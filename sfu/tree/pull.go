@@ -450,6 +450,12 @@ func (t *Tree) seek(ctx context.Context, st *Stream, lost peer.ID) (Upstream, er
 		again := time.NewTimer(pause)
 		select {
 		case <-again.C:
+		case <-st.Idle():
+			again.Stop()
+			if st.Retire(Lost) {
+				cancel()
+				return nil, errors.New("nobody watches it")
+			}
 		case <-try.Done():
 			again.Stop()
 			cancel()
@@ -551,5 +557,12 @@ func (t *Tree) attempt(ctx context.Context, name string, hint *Source, exclude [
 		carrier = found
 	}
 	in, err := t.cfg.Subscribe(ctx, carrier, name)
-	return in, carrier, err
+	if err != nil {
+		return nil, carrier, err
+	}
+	if b, ok := in.Beat(); ok && b.Age >= orphanAfter { // it ought to have refused
+		in.Unsubscribe()
+		return nil, carrier, &capacity.Refusal{Reason: Orphaned, Detail: fmt.Sprintf("its newest beat is %v old", b.Age)}
+	}
+	return in, carrier, nil
 }

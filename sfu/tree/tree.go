@@ -257,13 +257,19 @@ func (t *Tree) Drop(st *forward.Stream) { t.drop(st, Finished) }
 
 // Vanish has the stream of a publisher that has vanished wait, for the grace from
 // since on, for another to continue it, here or at another node. Since is the
-// publisher's last sign of life.
+// publisher's last sign of life. A stream without users ends: it would cost
+// memory, and nobody anything.
 func (t *Tree) Vanish(st *forward.Stream, since time.Time) {
 	t.mu.Lock()
 	here := t.streams[st.Name]
 	if t.closed || here == nil || here.Stream != st {
 		t.mu.Unlock()
 		t.drop(st, Lost)
+		return
+	}
+	if users, _ := st.Users(); len(users) == 0 {
+		t.mu.Unlock()
+		t.drop(st, Finished)
 		return
 	}
 	here.vanish(since)
