@@ -40,9 +40,9 @@ func (n *Node) examiner() *inspect.Examiner {
 		},
 		MetSince: n.Prober.Since,
 		Met:      func(p peer.ID) time.Time { return n.Prober.Of(p).At },
-		Said: func(p peer.ID) inspect.Said {
+		Said: func(p peer.ID) inspect.SelfReport {
 			said := n.Prober.Of(p)
-			return inspect.Said{Mode: said.Mode, Timed: said.Timed, Ahead: said.Clock}
+			return inspect.SelfReport{Mode: said.Mode, Timed: said.Timed, Ahead: said.Clock}
 		},
 		Member: n.peers.Member,
 		Retry:  n.peers.ClearBackoff,

@@ -269,7 +269,7 @@ func (n *Node) Run(ctx context.Context) error {
 // handOver sends the records that this node holds to the nodes that replace it
 // as holders.
 func (n *Node) handOver() {
-	if now := time.Now(); !n.cfg.Client && !n.dir.Whole(now) {
+	if now := time.Now(); !n.cfg.Client && !n.dir.Complete(now) {
 		n.client.HandOver(n.Overlay.Context(), n.holding.HandOvers(now, n.peers.Connected))
 	}
 }
@@ -340,7 +340,7 @@ func (n *Node) sweep(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		now := time.Now()
-		n.warmth.Note(now, n.Overlay.Kad.RoutingTable().Size() > 0 && n.dir.Whole(now))
+		n.warmth.Note(now, n.Overlay.Kad.RoutingTable().Size() > 0 && n.dir.Complete(now))
 		n.table.Sweep(now)
 		n.rates.Sweep(now)
 		n.Names.Sweep(now)

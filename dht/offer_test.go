@@ -65,7 +65,7 @@ func TestPlaceByDigests(t *testing.T) {
 		}
 		seeker.cfg.Policy = func() *policy.Compiled { return judge }
 		_, d, err = seeker.Seeker.Place(t.Context(), CapacityTopic(), view(), nil)
-		if err != nil || slices.ContainsFunc(d.Verdicts, func(v Judged) bool { return v.Told }) {
+		if err != nil || slices.ContainsFunc(d.Verdicts, func(v Evaluation) bool { return v.Told }) {
 			t.Errorf("with another policy: %v, %+v", err, d.Verdicts)
 		}
 	})

@@ -11,7 +11,7 @@ type (
 	Asked        = seek.Asked
 	Decision     = seek.Decision
 	DecisionNeed = seek.DecisionNeed
-	Judged       = seek.Judged
+	Evaluation   = seek.Evaluation
 	Reservation  = seek.Reservation
 	Placed       = seek.Placed
 )

@@ -98,7 +98,7 @@ func (n *Node) wireDirectory() {
 		},
 	})
 	n.lookUps = directory.LookUps{
-		Cache: n.cache, NetworkID: n.network, Whole: n.dir.Whole, Home: n.sharding.Home, Log: n.log,
+		Cache: n.cache, NetworkID: n.network, Whole: n.dir.Complete, Home: n.sharding.Home, Log: n.log,
 		Closest: func(ctx context.Context, key string) ([]peer.ID, error) {
 			return n.Overlay.Kad.GetClosestPeers(ctx, key)
 		},
@@ -301,7 +301,7 @@ func (n *Node) wireInspection() {
 			changes, _ := n.Reader.Snapshot(ctx, n.sharding.Home()) // the records received by then
 			return inspect.OfNode(changes, n.ID())
 		},
-		Foreign: n.Publisher.Foreign, Due: new(overlay.SayAgain).Due, Event: n.cfg.Event, Log: n.log,
+		Foreign: n.Publisher.Foreign, Due: new(overlay.LogBackoff).Due, Event: n.cfg.Event, Log: n.log,
 	})
 }
 

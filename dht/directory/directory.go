@@ -145,9 +145,9 @@ type Directory interface {
 	// where no node holds the records of others; own is false in every other
 	// mode.
 	Each() (nodes []peer.ID, own bool)
-	// Whole reports whether one query finds all capacity records, whatever
+	// Complete reports whether one query finds all capacity records, whatever
 	// their shards and regions.
-	Whole(now time.Time) bool
+	Complete(now time.Time) bool
 	// Holds reports whether this node holds records of others.
 	Holds() bool
 

@@ -73,8 +73,8 @@ func TestWhoHoldsAndVotes(t *testing.T) {
 			if h, _ := d.Holders(noon, demo); len(h.Remote) != c.remote || h.Self != c.self || h.All != c.all || slices.Contains(h.Remote, crashed) {
 				t.Errorf("holders %+v: want %d remote ones, self %v, all %v, and not the one that crashed", h, c.remote, c.self, c.all)
 			}
-			if d.Holds() != c.holds || d.Whole(noon) != c.whole {
-				t.Errorf("holds %v, whole %v", d.Holds(), d.Whole(noon))
+			if d.Holds() != c.holds || d.Complete(noon) != c.whole {
+				t.Errorf("holds %v, whole %v", d.Holds(), d.Complete(noon))
 			}
 			list, must := d.Voters(noon, demo, nil)
 			if len(list) != c.voters || must != c.must {

@@ -93,8 +93,8 @@ func (k *kademlia) nearest(topic holder.Topic, peers []peer.ID) []peer.ID {
 
 func (k *kademlia) Each() ([]peer.ID, bool) { return nil, false }
 
-// Whole reports whether every known node is a holder of everything.
-func (k *kademlia) Whole(now time.Time) bool { return k.Peek(now, k.Home()).All }
+// Complete reports whether every known node is a holder of everything.
+func (k *kademlia) Complete(now time.Time) bool { return k.Peek(now, k.Home()).All }
 
 func (k *kademlia) Holds() bool { return true }
 

@@ -39,7 +39,7 @@ func (l *listed) Voters(now time.Time, _ holder.Topic, _ []peer.ID) (list []peer
 
 func (l *listed) Each() ([]peer.ID, bool) { return nil, false }
 
-func (l *listed) Whole(time.Time) bool { return true }
+func (l *listed) Complete(time.Time) bool { return true }
 
 func (l *listed) Known([]peer.ID) []byte { return nil }
 

@@ -134,7 +134,7 @@ func (h *Holder) hold(now time.Time, from peer.ID, e *pb.Entry) error {
 	if len(e.Sealed)+len(e.Update) == 0 {
 		err := h.cfg.Table.Withdraw(now, topic, from, e.Seq)
 		_, _, shard := topic.Shard()
-		if shard && h.cfg.Directory.Whole(now) && h.cfg.Table.Get(now, holder.CapacityTopic(), from) == nil {
+		if shard && h.cfg.Directory.Complete(now) && h.cfg.Table.Get(now, holder.CapacityTopic(), from) == nil {
 			h.cfg.Left(now, from) // every record is held here, and there is none of it
 		}
 		return err

@@ -49,7 +49,7 @@ type Examiner struct {
 	Remembered func() []peer.AddrInfo // from an earlier run
 	MetSince   func(time.Time) []peer.ID
 	Met        func(peer.ID) time.Time // when it answered last; zero: never
-	Said       func(peer.ID) Said
+	Said       func(peer.ID) SelfReport
 	Member     func(peer.ID) bool
 	Retry      func(peer.ID) // forgets that dials have failed
 	Ask        func(context.Context, peer.ID) error
@@ -71,7 +71,7 @@ func (e *Examiner) Examine(ctx context.Context, open bool) *Report {
 	r := &Report{
 		Self: e.Host.ID(), Network: e.Network, Open: open, Client: e.Client, Mode: e.Mode,
 		Bound: slices.SortedFunc(slices.Values(e.Host.Network().ListenAddresses()), multiaddr.Multiaddr.Compare), Addrs: e.Host.Addrs(),
-		Said: make(map[peer.ID]Said), Policy: e.Policy(),
+		Said: make(map[peer.ID]SelfReport), Policy: e.Policy(),
 	}
 	r.Bootstrap = e.contacts(e.Bootstrap)
 	if e.Mode.Listed() {

@@ -43,20 +43,20 @@ func TestEachFinding(t *testing.T) {
 		return list
 	}
 	clocks := func(ahead ...time.Duration) (e Report) {
-		e.Said = map[peer.ID]Said{}
+		e.Said = map[peer.ID]SelfReport{}
 		for i, d := range ahead {
 			id := string(rune('a' + i))
 			e.Members = append(e.Members, up(id)...)
-			e.Said[peer.ID(id)] = Said{Ahead: d, Timed: true}
+			e.Said[peer.ID(id)] = SelfReport{Ahead: d, Timed: true}
 		}
 		return e
 	}
 	modes := func(own directory.Mode, others ...directory.Mode) (e Report) {
-		e.Mode, e.Said = own, map[peer.ID]Said{}
+		e.Mode, e.Said = own, map[peer.ID]SelfReport{}
 		for i, m := range others {
 			id := string(rune('a' + i))
 			e.Members = append(e.Members, up(id)...)
-			e.Said[peer.ID(id)] = Said{Mode: m}
+			e.Said[peer.ID(id)] = SelfReport{Mode: m}
 		}
 		return e
 	}

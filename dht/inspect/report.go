@@ -55,13 +55,13 @@ type Report struct {
 	QUIC      QUIC
 	Record    OwnRecord
 	Policy    Policy
-	Said      map[peer.ID]Said      // by member
-	Copy      *capacity.Record      // of another process with this node's identity
-	SelfAt    []multiaddr.Multiaddr // bootstrap addresses with this node's ID that are not its own
+	Said      map[peer.ID]SelfReport // by member
+	Copy      *capacity.Record       // of another process with this node's identity
+	SelfAt    []multiaddr.Multiaddr  // bootstrap addresses with this node's ID that are not its own
 }
 
-// Said is a peer's report about itself.
-type Said struct {
+// SelfReport is a peer's report about itself.
+type SelfReport struct {
 	Mode  directory.Mode // "": not told
 	Timed bool           // Ahead is known
 	Ahead time.Duration  // how far its clock is ahead of this node's

@@ -91,13 +91,13 @@ func (j *joiner) run(ctx context.Context) error {
 func (j *joiner) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func()) error {
 	defer tried()
 	retry := backoff{first: retryFirst, most: retryMost}
-	said := SayAgain{}
+	said := LogBackoff{}
 	for {
 		pause := memberCheck
 		if !j.Peers.Connected(ai.ID) {
 			if err := j.Peers.Connect(ctx, ai); err == nil {
 				retry.reset()
-				said = SayAgain{}
+				said = LogBackoff{}
 				if j.Peers.Member(ai.ID) {
 					j.cfg.Log.Info("bootstrap peer connected", "peer", ai.ID)
 				} else {
@@ -121,15 +121,15 @@ func (j *joiner) keepConnected(ctx context.Context, ai peer.AddrInfo, tried func
 	}
 }
 
-// SayAgain spaces out log messages about a lasting failure: at once, after a
+// LogBackoff spaces out log messages about a lasting failure: at once, after a
 // minute, and then half as often each time, at least once in an hour. The zero
 // value has logged nothing.
-type SayAgain struct {
+type LogBackoff struct {
 	began, next time.Time
 	pause       time.Duration
 }
 
-func (s *SayAgain) Due(now time.Time) bool {
+func (s *LogBackoff) Due(now time.Time) bool {
 	if s.began.IsZero() {
 		s.began = now
 	}
@@ -141,7 +141,7 @@ func (s *SayAgain) Due(now time.Time) bool {
 	return true
 }
 
-func (s *SayAgain) since(now time.Time) time.Duration { return now.Sub(s.began) }
+func (s *LogBackoff) since(now time.Time) time.Duration { return now.Sub(s.began) }
 
 // DialError returns err in one line: libp2p's has a line for each address.
 func DialError(err error) error {

@@ -13,7 +13,7 @@ import (
 )
 
 func TestFailuresAreSaidLessAndLessOften(t *testing.T) {
-	var s SayAgain
+	var s LogBackoff
 	start := time.Now()
 	said := 0
 	for at := range 24 * 3600 {

@@ -106,7 +106,7 @@ func newSeeker(seeds []Seed) *seeker {
 func (j *joiner) seek(ctx context.Context, s *seeker, tried func()) error {
 	defer tried()
 	retry := backoff{first: retryFirst, most: retryMost}
-	said := SayAgain{}
+	said := LogBackoff{}
 	for {
 		err := j.seekOnce(ctx, s)
 		pause := time.Duration(float64(seedCheck) * (0.75 + rand.Float64()/2))
@@ -115,7 +115,7 @@ func (j *joiner) seek(ctx context.Context, s *seeker, tried func()) error {
 			return ctx.Err()
 		case j.Kad.RoutingTable().Size() > 0:
 			retry.reset()
-			said = SayAgain{}
+			said = LogBackoff{}
 		default:
 			pause = retry.wait(rand.Float64())
 			level := slog.LevelDebug

@@ -170,7 +170,7 @@ func (p *Publisher) reshard(now time.Time) {
 // homes are the topics of this node's capacity record, its home first.
 func (p *Publisher) homes(now time.Time, region string) []holder.Topic {
 	list := p.cfg.Sharding.Homes(now, region)
-	if !p.cfg.Directory.Whole(now) && p.cfg.Sharding.InIndex(now) {
+	if !p.cfg.Directory.Complete(now) && p.cfg.Sharding.InIndex(now) {
 		list = append(list, holder.RegionsTopic)
 	}
 	for _, r := range p.cfg.Provisions {

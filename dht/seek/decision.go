@@ -25,7 +25,7 @@ type Decision struct {
 	Policy       uint64        `json:"policy"` // version applied
 	Time         time.Time     `json:"time"`
 	Answer                     // the holders' answer
-	Verdicts     []Judged      `json:"verdicts"` // passed first, best first
+	Verdicts     []Evaluation  `json:"verdicts"` // passed first, best first
 	Reservations []Reservation `json:"reservations"`
 	Chosen       peer.ID       `json:"chosen,omitempty"`
 	Refused      string        `json:"refused,omitempty"` // why no candidate was chosen
@@ -46,10 +46,10 @@ type DecisionNeed struct {
 	Region  string           `json:"region,omitempty"`
 }
 
-// Judged is the policy's evaluation of one candidate. If Told is set, a holder
+// Evaluation is the policy's evaluation of one candidate. If Told is set, a holder
 // applied the policy; Name, URL and Region are then known of the chosen
 // candidate alone, whose record came with its lease.
-type Judged struct {
+type Evaluation struct {
 	Node     peer.ID            `json:"node"`
 	Name     string             `json:"name,omitempty"` // its own claim
 	Seq      uint64             `json:"seq"`
@@ -121,7 +121,7 @@ func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []of
 		Answer:       answer,
 		FindMillis:   capacity.Milliseconds(answer.Elapsed),
 		Reservations: []Reservation{},
-		Verdicts:     []Judged{},
+		Verdicts:     []Evaluation{},
 	}
 	ranking := compiled.Rank(need, s.Me(need.Region), answer.Candidates)
 	now := time.Now()
@@ -140,7 +140,7 @@ func (s *Seeker) weigh(start time.Time, q *query, answer Answer) (Decision, []of
 		if v.Headroom >= 0 {
 			headroom = &v.Headroom
 		}
-		d.Verdicts = append(d.Verdicts, Judged{
+		d.Verdicts = append(d.Verdicts, Evaluation{
 			Node:     v.Record.Node,
 			Name:     v.Record.Name,
 			Seq:      v.Record.Seq,

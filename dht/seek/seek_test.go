@@ -100,7 +100,7 @@ func newSeeker(t *testing.T, holders ...peer.ID) (*Seeker, *wire) {
 		ID: id, Client: true, Discovery: directory.Push,
 		Overlay: w, Records: "/records", Reserves: "/reserve", Peers: known{}, Live: live, Coordinates: coords,
 		Directory: dir, Cache: cache, Sharding: sharding,
-		LookUps: &directory.LookUps{Cache: cache, Whole: dir.Whole, Home: sharding.Home, Alone: func() bool { return true }, Log: slog.New(slog.DiscardHandler)},
+		LookUps: &directory.LookUps{Cache: cache, Whole: dir.Complete, Home: sharding.Home, Alone: func() bool { return true }, Log: slog.New(slog.DiscardHandler)},
 		Table:   table, Holding: holding.New(holding.Config{ID: id, Directory: dir, Sharding: sharding, Table: table, Reports: holder.NewReports(), Policy: judge}),
 		Newest: place.NewMemory(), Reputation: holder.NewReputation(), Policy: judge,
 		Own:       func() (capacity.Record, bool) { return capacity.Record{}, false },

@@ -126,7 +126,7 @@ func New(cfg Config) *Seeker {
 			return answer.Candidates, err
 		},
 		load: s.askLoad, balance: func() float64 { return cfg.Policy().Policy().Balance },
-		publishes: cfg.Publishes, sharding: cfg.Sharding, whole: cfg.Directory.Whole, alone: cfg.LookUps.Alone, log: cfg.Log,
+		publishes: cfg.Publishes, sharding: cfg.Sharding, whole: cfg.Directory.Complete, alone: cfg.LookUps.Alone, log: cfg.Log,
 	}
 	return s
 }

@@ -18,7 +18,7 @@ import (
 // Nodes that hold all topics are asked once.
 func (q *query) runWide(ctx context.Context) error {
 	s := q.s
-	if s.cfg.Directory.Whole(time.Now()) {
+	if s.cfg.Directory.Complete(time.Now()) {
 		q.level = place.Levels
 		return q.run(ctx)
 	}

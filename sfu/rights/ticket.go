@@ -108,9 +108,9 @@ func (t *ticketFile) right(identity string) []byte {
 	return []byte(mac((*t.secrets.Load())[0], "name", identity))
 }
 
-// HandsOn reports whether clients can be redirected to other nodes with their
+// Transferable reports whether clients can be redirected to other nodes with their
 // right.
-func (r *Rights) HandsOn() bool { return r == nil || r.tickets != nil }
+func (r *Rights) Transferable() bool { return r == nil || r.tickets != nil }
 
 // Features returns the features by which the record of this node, self, shows
 // other nodes with the same secret that it knows the secret. A node without the
@@ -130,10 +130,10 @@ func featureOf(secret []byte, node peer.ID) string {
 	return ticketFeature + mac(secret, "weir-ticket-feature/1", string(node))[:featureLength]
 }
 
-// Believes reports whether node, whose signed record has these features, knows
+// SharesSecret reports whether node, whose signed record has these features, knows
 // the secret by which this node signs rights. A node without access control
 // trusts every node.
-func (r *Rights) Believes(node peer.ID, features []string) bool {
+func (r *Rights) SharesSecret(node peer.ID, features []string) bool {
 	if r == nil || r.tickets == nil {
 		return r == nil
 	}

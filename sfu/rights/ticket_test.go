@@ -93,7 +93,7 @@ func TestRightsTravel(t *testing.T) {
 	if g, err := open.GrantOf(ticket, carried); g != nil || err != nil {
 		t.Errorf("at an open node: %v, %v", g, err)
 	}
-	if same, err := open.AttachRight(ticket, nil); same != ticket || err != nil || !open.HandsOn() {
+	if same, err := open.AttachRight(ticket, nil); same != ticket || err != nil || !open.Transferable() {
 		t.Errorf("from an open node: %s, %v", same, err)
 	}
 }
@@ -101,10 +101,10 @@ func TestRightsTravel(t *testing.T) {
 // Only a node's own record proves that it shares the secret.
 func TestWhoSharesTheSecret(t *testing.T) {
 	a, b, stranger := sharing(t, secretA), sharing(t, secretB+"\n"+secretA), sharing(t, secretB)
-	if !a.Believes("b", b.Features("b")) {
+	if !a.SharesSecret("b", b.Features("b")) {
 		t.Error("a node that shares the secret is not known")
 	}
-	if a.Believes("s", stranger.Features("s")) || a.Believes("s", b.Features("b")) || a.Believes("s", nil) {
+	if a.SharesSecret("s", stranger.Features("s")) || a.SharesSecret("s", b.Features("b")) || a.SharesSecret("s", nil) {
 		t.Error("a stranger is taken for one that shares the secret")
 	}
 	for _, f := range append(b.Features("b"), a.Features("a")...) {

@@ -196,7 +196,7 @@ func (a *request) admit(ctx context.Context) (string, error) {
 	if s.cfg.Overflow() == Refuse {
 		return "", refused
 	}
-	if full := new(capacity.Refusal); !s.cfg.Rights.HandsOn() && errors.As(refused, &full) {
+	if full := new(capacity.Refusal); !s.cfg.Rights.Transferable() && errors.As(refused, &full) {
 		return "", &capacity.Refusal{Reason: full.Reason, Detail: fmt.Sprintf("%v, and it hands no client on: it has no secret for tickets by which another node would know its right", full), RetryAfter: full.RetryAfter}
 	}
 	ctx, cancel := context.WithTimeout(ctx, SetupTimeout+s.cfg.Patience)

@@ -18,7 +18,7 @@ func (n *node) askForRights() error {
 		return err
 	}
 	n.rights = r
-	if !r.HandsOn() && n.tuned.Load().overflow != sfu.Refuse {
+	if !r.Transferable() && n.tuned.Load().overflow != sfu.Refuse {
 		n.log.Warn("clients are not sent to other nodes when this one is full, since these would not know their right: give all nodes the same --ticket-secret")
 	}
 	return nil

@@ -31,7 +31,7 @@ func (n *node) diagnose(ctx context.Context) doctor.Diagnosis {
 		d.Checks = append(d.Checks, n.policies.Check())
 	}
 	if n.rights != nil {
-		d.Checks = append(d.Checks, auth.Check(n.rights.Status(), n.rights.HandsOn() || n.tuned.Load().overflow == sfu.Refuse, time.Now()))
+		d.Checks = append(d.Checks, auth.Check(n.rights.Status(), n.rights.Transferable() || n.tuned.Load().overflow == sfu.Refuse, time.Now()))
 	}
 	if n.cfg.tls != nil {
 		d.Checks = append(d.Checks, n.cfg.tls.Check(n.ports.base(), time.Now()))

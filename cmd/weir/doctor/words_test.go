@@ -62,20 +62,20 @@ func TestEachFinding(t *testing.T) {
 		return list
 	}
 	clocks := func(ahead ...time.Duration) (e inspect.Report) {
-		e.Said = map[peer.ID]inspect.Said{}
+		e.Said = map[peer.ID]inspect.SelfReport{}
 		for i, d := range ahead {
 			id := string(rune('a' + i))
 			e.Members = append(e.Members, up(id)...)
-			e.Said[peer.ID(id)] = inspect.Said{Ahead: d, Timed: true}
+			e.Said[peer.ID(id)] = inspect.SelfReport{Ahead: d, Timed: true}
 		}
 		return e
 	}
 	modes := func(own directory.Mode, others ...directory.Mode) (e inspect.Report) {
-		e.Mode, e.Said = own, map[peer.ID]inspect.Said{}
+		e.Mode, e.Said = own, map[peer.ID]inspect.SelfReport{}
 		for i, m := range others {
 			id := string(rune('a' + i))
 			e.Members = append(e.Members, up(id)...)
-			e.Said[peer.ID(id)] = inspect.Said{Mode: m}
+			e.Said[peer.ID(id)] = inspect.SelfReport{Mode: m}
 		}
 		return e
 	}

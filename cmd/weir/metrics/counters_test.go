@@ -48,7 +48,7 @@ func TestCounters(t *testing.T) {
 		Answer: dht.Answer{Rejected: map[string]int{
 			"room": 3, "state": 1 << 40, "sessions": -5, "made up": 2, "room{by=\"x\"}\n": 1,
 		}},
-		Verdicts: []dht.Judged{{Rule: "room"}, {Rule: "score"}, {}},
+		Verdicts: []dht.Evaluation{{Rule: "room"}, {Rule: "score"}, {}},
 		Reservations: []dht.Reservation{
 			{Lease: "x"}, {Reason: "sessions"}, {Reason: "abandoned"}, {Reason: "because"}, {Reason: "unreachable"}, {Reason: "room"},
 		},

@@ -223,7 +223,7 @@ func helper(placed dht.Placed, d dht.Decision, how string) sfu.Helper {
 func (p *Placer) placeOnce(ctx context.Context, need capacity.Need, exclude []peer.ID) (sfu.Helper, error) {
 	for given := 0; ; given++ {
 		helper, features, err := p.placeAny(ctx, need, exclude)
-		if err != nil || p.Rights.Believes(helper.Node, features) {
+		if err != nil || p.Rights.SharesSecret(helper.Node, features) {
 			return helper, err
 		}
 		p.Log.Debug("helper does not share the secret for tickets", "helper", helper.Node)

@@ -28,7 +28,7 @@ func TestWordsOfPeersCannotSteerTheTerminal(t *testing.T) {
 		},
 		Need:     dht.DecisionNeed{Stream: evil, Region: evil},
 		Refused:  evil,
-		Verdicts: []dht.Judged{{Node: peer.ID("a"), Region: evil, Rule: evil, URL: evil}, {Node: peer.ID("b"), Terms: []policy.TermScore{{Name: evil}}, URL: evil}},
+		Verdicts: []dht.Evaluation{{Node: peer.ID("a"), Region: evil, Rule: evil, URL: evil}, {Node: peer.ID("b"), Terms: []policy.TermScore{{Name: evil}}, URL: evil}},
 	}
 	record := &capacity.Record{Node: peer.ID("a"), Region: evil, URL: evil, Name: evil}
 	stream := api.Stream{Stream: evil, Tracks: []string{evil}, Carriers: []api.Carrier{{Node: peer.ID("a"), Name: evil, URL: evil, Origin: true}}}

@@ -71,7 +71,7 @@ func TestDemoExplainsAChoice(t *testing.T) {
 	d := &demo{names: map[peer.ID]string{a: "n1", b: "n2", c: "n3"}}
 	got := d.explain(dht.Decision{
 		Topic:    "stream/demo",
-		Verdicts: []dht.Judged{{Node: b, Score: 0.934}, {Node: c, Score: 0.9}, {Node: a, Rule: "sessions"}},
+		Verdicts: []dht.Evaluation{{Node: b, Score: 0.934}, {Node: c, Score: 0.9}, {Node: a, Rule: "sessions"}},
 		Reservations: []dht.Reservation{
 			{Node: c, Lease: "x", Elapsed: 2}, {Node: b, Lease: "y", Elapsed: 1.26}, {Node: a, Reason: "sessions"},
 		},
