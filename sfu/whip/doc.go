@@ -6,9 +6,9 @@
 // nodes, through [Server.TakeOver] (package handover). Bodies, tickets and
 // tokens are untrusted until parsed. A request passes these checks in this
 // order: its right (package rights), its offer (package sdp), the limits of
-// requests being set up and waiting, the ledger, and, to publish, the name of
-// its stream. Output is answers, redirects with tickets, problems (package
-// problem) and events.
+// requests being set up and waiting (package admission), the ledger, and, to
+// publish, the name of its stream. Output is answers, redirects with tickets,
+// problems (package problem) and events.
 //
 // Media and streams are behind the interfaces [Media] and [Streams]. The
 // package reaches the network only by them and by the functions of [Config], so

@@ -160,7 +160,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 	defer stop()
 
 	client := proxied.Of(r)
-	release, err := s.admission.hold(client.Group())
+	release, err := s.admission.Hold(client.Group())
 	if err != nil {
 		return err
 	}
@@ -170,8 +170,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, kind Kind) error {
 		}
 	}()
 	a := &request{asked: asked, server: s, kind: kind, name: name, offer: o, raw: raw, client: client, until: time.Now().Add(wait), layer: layer, ticket: ticket, grant: grant, release: release}
-	a.visit = s.admission.visit(kind, client.Group(), name, len(raw))
-	defer a.visit.leave()
+	a.visit = s.admission.Visit(kind == WHIP, client.Group(), name, len(raw))
+	defer a.visit.Leave()
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.SetAttributes(tracing.Stream.String(name), tracing.Role.String(kind.role()))
 	}

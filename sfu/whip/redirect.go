@@ -70,7 +70,7 @@ func (d *redirector) redirect(ctx context.Context, w http.ResponseWriter, a *req
 	}
 	d.cfg.eventOf(ctx, event.Event{Kind: event.Redirected, Stream: a.name, Peer: helper.Node, Role: a.kind.role(), Client: a.client.String(), Reason: h.reason, Detail: helper.Why})
 	if d.cfg.Overflow() == Relay {
-		if err := a.visit.rest(); err != nil {
+		if err := a.visit.Rest(); err != nil {
 			return err
 		}
 		asking, cancel := context.WithTimeout(ctx, relayTimeout+wait)

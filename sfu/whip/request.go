@@ -17,6 +17,7 @@ import (
 	"weir/sfu/proxied"
 	"weir/sfu/rights"
 	"weir/sfu/sdp"
+	"weir/sfu/whip/admission"
 )
 
 // A request is a WHIP or WHEP request that is not a session yet.
@@ -35,7 +36,7 @@ type request struct {
 
 	release func() // frees one of the sessions that its address may have
 	entry   string // ledger entry, once the ticket has been claimed
-	visit   *visit
+	visit   *admission.Visit
 }
 
 // A redirect is the helper that a request is to be redirected to, as an error.
@@ -58,7 +59,7 @@ func (a *request) serve(ctx context.Context) (*session, string, error) {
 		if err == nil || !worthWaiting(err) || !time.Now().Before(a.until) {
 			return a.finish(sess, answer, err)
 		}
-		if err := a.visit.rest(); err != nil {
+		if err := a.visit.Rest(); err != nil {
 			return a.finish(nil, "", err)
 		}
 		if span := trace.SpanFromContext(ctx); span.IsRecording() {
@@ -91,7 +92,7 @@ func (a *request) publish(ctx context.Context) (*session, string, error) {
 		return nil, "", err
 	}
 	defer done()
-	if err := a.visit.work(ctx, setupPatience); err != nil {
+	if err := a.visit.Work(ctx, admission.Patience); err != nil {
 		return nil, "", err
 	}
 	entry, err := a.admit(ctx)
@@ -141,7 +142,7 @@ func (a *request) publish(ctx context.Context) (*session, string, error) {
 // view tries once to set a viewer up. While it waits, it holds only the lease
 // of its ticket in the ledger.
 func (a *request) view(ctx context.Context) (*session, string, error) {
-	if err := a.visit.work(ctx, max(setupPatience, time.Until(a.until))); err != nil {
+	if err := a.visit.Work(ctx, max(admission.Patience, time.Until(a.until))); err != nil {
 		return nil, "", err
 	}
 	entry, err := a.entry, error(nil)
@@ -245,12 +246,12 @@ func (a *request) roomWait() time.Duration {
 }
 
 func (a *request) viewOnce(ctx context.Context, entry string, hint *Source, until time.Time) (*session, string, error) {
-	st, release, err := a.server.cfg.Streams.Acquire(ctx, a.name, hint, until, a.visit.rest)
+	st, release, err := a.server.cfg.Streams.Acquire(ctx, a.name, hint, until, a.visit.Rest)
 	if err != nil {
 		return nil, "", err
 	}
 	defer release()
-	if err := a.visit.work(ctx, SetupTimeout); err != nil {
+	if err := a.visit.Work(ctx, SetupTimeout); err != nil {
 		return nil, "", err
 	}
 	return a.setUpViewer(ctx, st, entry)

@@ -22,6 +22,7 @@ import (
 	"weir/sfu/rights"
 	"weir/sfu/sdp"
 	"weir/sfu/steering"
+	"weir/sfu/whip/admission"
 	"weir/sfu/whip/extension"
 	"weir/sfu/whip/handover"
 )
@@ -243,7 +244,7 @@ type Server struct {
 	cfg        Config
 	log        *slog.Logger
 	tracer     trace.Tracer
-	admission  *admission
+	admission  *admission.Admission
 	names      names
 	redirector redirector
 	taker      *handover.Taker
@@ -264,7 +265,7 @@ type Server struct {
 func New(cfg Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
-		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel, admission: newAdmission(cfg.AddressSessions),
+		cfg: cfg, log: cfg.Log, tracer: cfg.Tracer, ctx: ctx, cancel: cancel, admission: admission.New(cfg.AddressSessions),
 		sessions: map[string]*session{},
 	}
 	s.names = names{cfg: &s.cfg, publishers: map[string]*session{}}
@@ -315,7 +316,7 @@ func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var c Counts
-	c.Setups, c.Waiting = s.admission.counts()
+	c.Setups, c.Waiting = s.admission.Counts()
 	for _, sess := range s.sessions {
 		if sess.kind == WHIP {
 			c.Publishers++

@@ -1,4 +1,6 @@
-package whip
+// Package admission bounds the requests of strangers for sessions: how many are
+// set up at once, how many wait, and how many sessions each client has.
+package admission
 
 import (
 	"context"
@@ -17,8 +19,9 @@ const (
 	// a bound of their own, because viewers may be waiting for them.
 	maxViewSetups    = 128
 	maxPublishSetups = 32
-	// setupPatience is how long a request waits to be set up.
-	setupPatience = 2 * time.Second
+	// Patience is how long a request that can wait for nothing else waits to be
+	// set up.
+	Patience = 2 * time.Second
 
 	// Bounds on the cost of waiting requests: of all, of one client and for one
 	// stream. A request costs 1, and 1 more for each waitingUnit bytes of its
@@ -30,15 +33,17 @@ const (
 
 	// retryWaiting is the Retry-After of a request that found too many waiting.
 	retryWaiting = 3 * time.Second
+	// retrySessions is that of a client that has too many sessions.
+	retrySessions = 5 * time.Second
 )
 
-// An admission bounds the requests that are not sessions yet. A request is
+// An Admission bounds the requests that are not sessions yet. A request is
 // either being set up, for which there are few slots, or waiting: for such a
-// slot, for a stream, or for room at another node.
-type admission struct {
+// slot, for a stream, or for room at another node. Any goroutine may use it.
+type Admission struct {
 	publish, view *semaphore.Weighted
 
-	mostEach func() int // current limit of sessions and pending requests per client; 0: none
+	mostEach func() int
 
 	mu      sync.Mutex
 	setups  int
@@ -53,18 +58,20 @@ type waitingCounts struct {
 	streams  map[string]int
 }
 
-func newAdmission(mostEach func() int) *admission {
-	return &admission{
+// New makes one without requests. mostEach returns the current limit of sessions
+// and pending requests per client; 0: none.
+func New(mostEach func() int) *Admission {
+	return &Admission{
 		mostEach: mostEach, each: map[netip.Prefix]int{},
 		publish: semaphore.NewWeighted(maxPublishSetups), view: semaphore.NewWeighted(maxViewSetups),
 		waiting: waitingCounts{clients: map[netip.Prefix]int{}, streams: map[string]int{}},
 	}
 }
 
-// hold takes one of the sessions that a client may have, until release is
+// Hold takes one of the sessions that a client may have, until release is
 // called. A client whose address is unknown, because the redirecting node did
-// not report it, has no limit.
-func (a *admission) hold(client netip.Prefix) (release func(), err error) {
+// not report it, has no limit. The error is a [problem.TooManyFromAddress].
+func (a *Admission) Hold(client netip.Prefix) (release func(), err error) {
 	if !client.IsValid() {
 		return func() {}, nil
 	}
@@ -72,7 +79,7 @@ func (a *admission) hold(client netip.Prefix) (release func(), err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if most > 0 && a.each[client] >= most {
-		return nil, problem.New(problem.TooManyFromAddress, fmt.Sprintf("your address has %d sessions here, and may have %d: end one", a.each[client], most)).Retry(retryBusy)
+		return nil, problem.New(problem.TooManyFromAddress, fmt.Sprintf("your address has %d sessions here, and may have %d: end one", a.each[client], most)).Retry(retrySessions)
 	}
 	a.each[client]++
 	return sync.OnceFunc(func() {
@@ -84,17 +91,17 @@ func (a *admission) hold(client netip.Prefix) (release func(), err error) {
 	}), nil
 }
 
-// counts returns the number of requests being set up and of those waiting.
-func (a *admission) counts() (setups, waiting int) {
+// Counts returns the number of requests being set up and of those waiting.
+func (a *Admission) Counts() (setups, waiting int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.setups, a.waiting.requests
 }
 
-// A visit is one request's place in an admission. Only the request's goroutine
-// uses it, and calls leave in the end.
-type visit struct {
-	in      *admission
+// A Visit is one request's place in an [Admission]. Only the request's goroutine
+// uses it, and calls Leave in the end.
+type Visit struct {
+	in      *Admission
 	turns   *semaphore.Weighted
 	client  netip.Prefix
 	stream  string
@@ -103,25 +110,26 @@ type visit struct {
 	waiting bool
 }
 
-// visit begins one for the client's address group, see [proxied.GroupOf], and
-// an offer of size bytes. It holds nothing yet.
-func (a *admission) visit(kind Kind, client netip.Prefix, stream string, size int) *visit {
-	v := &visit{in: a, turns: a.view, client: client, stream: stream, cost: 1 + size/waitingUnit}
-	if kind == WHIP {
+// Visit begins one of a publisher or a viewer, for the client's address group, see
+// [weir/sfu/proxied.GroupOf], and an offer of size bytes. It holds nothing yet.
+func (a *Admission) Visit(publisher bool, client netip.Prefix, stream string, size int) *Visit {
+	v := &Visit{in: a, turns: a.view, client: client, stream: stream, cost: 1 + size/waitingUnit}
+	if publisher {
 		v.turns = a.publish
 	}
 	return v
 }
 
-// work acquires a setup slot for the request and waits for it no longer than
+// Work acquires a setup slot for the request and waits for it no longer than
 // patience. Slots are granted in the order of the calls.
-func (v *visit) work(ctx context.Context, patience time.Duration) error {
+// The error is a [problem.TooManySetups], or that of ctx.
+func (v *Visit) Work(ctx context.Context, patience time.Duration) error {
 	if v.working {
 		return nil
 	}
 	if !v.turns.TryAcquire(1) {
 		tooMany := problem.New(problem.TooManySetups, "as many requests are being set up as this node can at once: try again").Retry(time.Second)
-		if !v.waiting && v.rest() != nil {
+		if !v.waiting && v.Rest() != nil {
 			return tooMany
 		}
 		turn, cancel := context.WithTimeout(ctx, patience)
@@ -141,9 +149,10 @@ func (v *visit) work(ctx context.Context, patience time.Duration) error {
 	return nil
 }
 
-// rest releases the setup slot while the request waits. On an error there is no
-// room to wait, and the slot, if there was one, is kept.
-func (v *visit) rest() error {
+// Rest releases the setup slot while the request waits. On an error there is no
+// room to wait, and the slot, if there was one, is kept: it is
+// a [problem.TooManyWaiting].
+func (v *Visit) Rest() error {
 	if v.waiting {
 		return nil
 	}
@@ -173,7 +182,7 @@ func (v *visit) rest() error {
 	return nil
 }
 
-func (v *visit) stopWorking() {
+func (v *Visit) stopWorking() {
 	if !v.working {
 		return
 	}
@@ -184,7 +193,7 @@ func (v *visit) stopWorking() {
 	v.turns.Release(1)
 }
 
-func (v *visit) stopWaiting() {
+func (v *Visit) stopWaiting() {
 	if !v.waiting {
 		return
 	}
@@ -202,8 +211,8 @@ func (v *visit) stopWaiting() {
 	}
 }
 
-// leave releases all that the visit holds.
-func (v *visit) leave() {
+// Leave releases all that the visit holds.
+func (v *Visit) Leave() {
 	v.stopWorking()
 	v.stopWaiting()
 }

@@ -1,4 +1,4 @@
-package whip
+package admission
 
 import (
 	"context"
@@ -21,19 +21,19 @@ func group(client string) netip.Prefix {
 
 // Waiting requests are bounded: those of a client, for a stream, and in all.
 func TestWaitingIsBounded(t *testing.T) {
-	a := newAdmission(func() int { return 0 })
+	a := New(func() int { return 0 })
 	code := func(err error) problem.Code {
 		if p := problem.Of(err); p != nil {
 			return p.Code
 		}
 		return ""
 	}
-	var all []*visit
+	var all []*Visit
 	fill := func(client, stream string, n int) {
 		t.Helper()
 		for range n {
-			v := a.visit(WHEP, group(client), stream, 100)
-			if err := v.rest(); err != nil {
+			v := a.Visit(false, group(client), stream, 100)
+			if err := v.Rest(); err != nil {
 				t.Fatalf("%s for %s: %v after %d", client, stream, err, len(all))
 			}
 			all = append(all, v)
@@ -41,7 +41,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 	refused := func(client, stream string, size int, says string) {
 		t.Helper()
-		err := a.visit(WHEP, group(client), stream, size).rest()
+		err := a.Visit(false, group(client), stream, size).Rest()
 		if code(err) != problem.TooManyWaiting || problem.Of(err).RetryAfter == 0 || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want too many at %s", err, says)
 		}
@@ -56,14 +56,14 @@ func TestWaitingIsBounded(t *testing.T) {
 	fill("192.0.2.3:1", "c", maxWaitingClient)
 	fill("192.0.2.4:1", "d", maxWaitingClient)
 	refused("192.0.2.5:1", "e", 1, "this node")
-	if _, waiting := a.counts(); waiting != len(all) {
+	if _, waiting := a.Counts(); waiting != len(all) {
 		t.Errorf("%d wait, want %d", waiting, len(all))
 	}
 	for _, v := range all {
-		v.leave()
-		v.leave()
+		v.Leave()
+		v.Leave()
 	}
-	if _, waiting := a.counts(); waiting != 0 || a.waiting.all != 0 || len(a.waiting.clients)+len(a.waiting.streams) != 0 {
+	if _, waiting := a.Counts(); waiting != 0 || a.waiting.all != 0 || len(a.waiting.clients)+len(a.waiting.streams) != 0 {
 		t.Errorf("left behind: %+v", a.waiting)
 	}
 }
@@ -72,61 +72,61 @@ func TestWaitingIsBounded(t *testing.T) {
 // the order in which they came.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, ctx := newAdmission(func() int { return 0 }), t.Context()
-		var working []*visit
+		a, ctx := New(func() int { return 0 }), t.Context()
+		var working []*Visit
 		for range maxViewSetups {
-			v := a.visit(WHEP, group("192.0.2.1:1"), "demo", 1)
-			if err := v.work(ctx, 0); err != nil {
+			v := a.Visit(false, group("192.0.2.1:1"), "demo", 1)
+			if err := v.Work(ctx, 0); err != nil {
 				t.Fatal(err)
 			}
 			working = append(working, v)
 		}
-		if err := a.visit(WHIP, group("192.0.2.1:1"), "demo", 1).work(ctx, 0); err != nil {
+		if err := a.Visit(true, group("192.0.2.1:1"), "demo", 1).Work(ctx, 0); err != nil {
 			t.Errorf("a publisher is kept out: %v", err)
 		}
 		start := time.Now()
-		late := a.visit(WHEP, group("192.0.2.2:1"), "demo", 1)
-		err := late.work(ctx, setupPatience)
-		if p := problem.Of(err); p == nil || p.Code != problem.TooManySetups || p.RetryAfter == 0 || time.Since(start) != setupPatience {
+		late := a.Visit(false, group("192.0.2.2:1"), "demo", 1)
+		err := late.Work(ctx, Patience)
+		if p := problem.Of(err); p == nil || p.Code != problem.TooManySetups || p.RetryAfter == 0 || time.Since(start) != Patience {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
-		late.leave()
+		late.Leave()
 
 		var got []int
 		var wg sync.WaitGroup
 		for i := range 3 {
 			wg.Go(func() {
-				v := a.visit(WHEP, group("192.0.2.2:1"), "demo", 1)
-				defer v.leave()
-				if err := v.work(ctx, time.Minute); err != nil {
+				v := a.Visit(false, group("192.0.2.2:1"), "demo", 1)
+				defer v.Leave()
+				if err := v.Work(ctx, time.Minute); err != nil {
 					t.Error(err)
 				}
 				got = append(got, i) // one at a time: there is one slot
 			})
 			synctest.Wait()
 		}
-		if err := working[0].rest(); err != nil { // while it waits, others may be set up
+		if err := working[0].Rest(); err != nil { // while it waits, others may be set up
 			t.Error(err)
 		}
 		wg.Wait()
 		if fmt.Sprint(got) != "[0 1 2]" {
 			t.Errorf("turns were given to %v", got)
 		}
-		working[0].leave()
+		working[0].Leave()
 
 		gone, cancel := context.WithCancel(ctx)
 		cancel()
-		if err := working[0].work(ctx, 0); err != nil {
+		if err := working[0].Work(ctx, 0); err != nil {
 			t.Fatal(err)
 		}
-		if err := late.work(gone, time.Minute); err != context.Canceled {
+		if err := late.Work(gone, time.Minute); err != context.Canceled {
 			t.Errorf("a client that has gone: %v", err)
 		}
-		late.leave()
+		late.Leave()
 		for _, v := range working {
-			v.leave()
+			v.Leave()
 		}
-		if _, waiting := a.counts(); waiting != 0 {
+		if _, waiting := a.Counts(); waiting != 0 {
 			t.Errorf("%d wait", waiting)
 		}
 	})
@@ -135,32 +135,32 @@ func TestTurns(t *testing.T) {
 // The sessions of a client's address are bounded, and one that ends makes room.
 func TestSessionsOfAnAddress(t *testing.T) {
 	most := 1
-	in := newAdmission(func() int { return most })
-	one, err := in.hold(group("[2001:db8::1]:1"))
+	in := New(func() int { return most })
+	one, err := in.Hold(group("[2001:db8::1]:1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := in.hold(group("[2001:db8::ffff:0:1]:1")); err == nil {
+	if _, err := in.Hold(group("[2001:db8::ffff:0:1]:1")); err == nil {
 		t.Error("another address of its network is another client")
 	}
 	one()
 	one() // a second call has no effect
 	for range 2 {
-		if _, err := in.hold(netip.Prefix{}); err != nil {
+		if _, err := in.Hold(netip.Prefix{}); err != nil {
 			t.Errorf("one of unknown address: %v", err)
 		}
 	}
-	if _, err := in.hold(group("[2001:db8::ffff:0:1]:1")); err != nil || len(in.each) != 1 {
+	if _, err := in.Hold(group("[2001:db8::ffff:0:1]:1")); err != nil || len(in.each) != 1 {
 		t.Errorf("after it has gone: %v, %v", err, in.each)
 	}
 	// A limit that is removed and set again counts the sessions begun
 	// meanwhile.
 	most = 0
-	if _, err := in.hold(group("[2001:db8::1]:1")); err != nil {
+	if _, err := in.Hold(group("[2001:db8::1]:1")); err != nil {
 		t.Error(err)
 	}
 	most = 2
-	if _, err := in.hold(group("[2001:db8::1]:1")); err == nil || !strings.Contains(err.Error(), "2 sessions") {
+	if _, err := in.Hold(group("[2001:db8::1]:1")); err == nil || !strings.Contains(err.Error(), "2 sessions") {
 		t.Errorf("a third where two may be: %v", err)
 	}
 }
