@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"weir/sfu/congestion"
+	"weir/sfu/forward/repair"
 	"weir/sfu/layer"
 	"weir/sfu/meter"
 )
@@ -44,13 +45,7 @@ type Binding struct {
 	MID          []byte           // of the section, for the first packets
 	MIDExtension uint8            // its ID; 0: none
 	Repair       bool             // the far end sends NACKs (RFC 4585, section 6.2.1)
-	RTX          RTX              // how packets are sent again; zero: under their own SSRC
-}
-
-// RTX is the stream of retransmissions (RFC 4588) beside a media stream.
-type RTX struct {
-	SSRC        uint32
-	PayloadType uint8
+	RTX          repair.RTX       // how packets are sent again; zero: under their own SSRC
 }
 
 // A DownTrack sends a track to one far end: a viewer, or the other end of a
@@ -104,7 +99,7 @@ type DownTrack struct {
 // NewDownTrack makes a DownTrack that sends t once it is bound and added to t.
 func NewDownTrack(t *Track) *DownTrack {
 	return &DownTrack{
-		Track: t, asks: rate.NewLimiter(keyframeAsks, keyframeAsksBurst), numbering: numbering{repairs: newRepairer()},
+		Track: t, asks: rate.NewLimiter(keyframeAsks, keyframeAsksBurst), numbering: numbering{repairs: repair.New()},
 		filter: layer.NewFilter(layer.All), rewriter: layer.NewRewriter(t.Codec.MimeType), compact: strings.EqualFold(t.Codec.MimeType, "video/VP8"),
 	}
 }
@@ -262,7 +257,7 @@ func (d *DownTrack) send(b *Binding, batch *Batch, k *kept, now time.Time) bool 
 		return true // late: from before the first packet sent, or left out
 	}
 	h, payload := d.packetOf(b, s, k)
-	d.repairs.earn(h.MarshalSize() + len(payload))
+	d.repairs.Earn(h.MarshalSize() + len(payload))
 	// An error means that the transport is closing, which its owner detects
 	// itself.
 	n, _ := emit(b.Sender, batch, h, payload)

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weir/sfu/forward/repair"
 	"weir/sfu/layer"
 )
 
@@ -58,7 +59,7 @@ func TestEven(t *testing.T) {
 // A packet that is sent again is padded as the first time, without RTX; with RTX
 // it is another packet, and not padded.
 func TestRepairIsPaddedAlike(t *testing.T) {
-	for _, rtx := range []RTX{{}, {SSRC: 2, PayloadType: 97}} {
+	for _, rtx := range []repair.RTX{{}, {SSRC: 2, PayloadType: 97}} {
 		synctest.Test(t, func(t *testing.T) {
 			track := vp8Track()
 			up := track.Attach(never)

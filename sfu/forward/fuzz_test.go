@@ -8,6 +8,8 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
+
+	"weir/sfu/forward/repair"
 )
 
 // A judge is a far end that checks what no input may break.
@@ -132,7 +134,7 @@ func FuzzTrack(f *testing.F) {
 		if j.packets > came {
 			t.Errorf("%d packets sent, and %d came", j.packets, came)
 		}
-		if j.again > j.bytes/repairShare+repairStart {
+		if j.again > j.bytes/repair.Share+repair.Start {
 			t.Errorf("%d bytes sent again of %d", j.again, j.bytes)
 		}
 	})

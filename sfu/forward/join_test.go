@@ -10,6 +10,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 
+	"weir/sfu/forward/repair"
 	"weir/sfu/paramsets"
 )
 
@@ -96,7 +97,7 @@ func TestJoinerGoesOn(t *testing.T) {
 		up.SenderReport(&rtcp.SenderReport{NTPTime: 1000 << 32, RTPTime: 6000}, time.Now())
 		time.Sleep(time.Second)
 		l, d := down(track)
-		d.Bind(Binding{Sender: l, SSRC: 4711, PayloadType: 120, Repair: true, RTX: RTX{SSRC: 4712, PayloadType: 121}})
+		d.Bind(Binding{Sender: l, SSRC: 4711, PayloadType: 120, Repair: true, RTX: repair.RTX{SSRC: 4712, PayloadType: 121}})
 		add(t, track, d)
 		feed(up, packet(103, 96000, delta))
 		want := []rtp.Packet{

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pion/rtp"
 
+	"weir/sfu/forward/repair"
 	"weir/sfu/layer"
 )
 
@@ -20,7 +21,7 @@ type numbering struct {
 	last    layer.Number
 	aligned uint32 // our timestamps minus the source's, once the spans have come to it
 	spans   []span // the last ones, of which the last goes on
-	repairs repairer
+	repairs repair.Stream
 }
 
 // A span is a part of a DownTrack's numbering with constant offsets to a ring.

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"weir/sfu/forward/repair"
 )
 
 // A far end sees continuous numbers, whatever the source of its track.
@@ -72,7 +74,7 @@ func TestFollow(t *testing.T) {
 		first, second := vp8Track(), vp8Track()
 		from, to := first.Attach(never), second.Attach(never)
 		l := &fakeSender{}
-		binding := Binding{Sender: l, SSRC: 4711, PayloadType: 120, Repair: true, RTX: RTX{SSRC: 4712, PayloadType: 121}}
+		binding := Binding{Sender: l, SSRC: 4711, PayloadType: 120, Repair: true, RTX: repair.RTX{SSRC: 4712, PayloadType: 121}}
 		one, two := NewDownTrack(first), NewDownTrack(second)
 		one.Bind(binding)
 		add(t, first, one)

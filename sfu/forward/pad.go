@@ -44,6 +44,6 @@ func (d *DownTrack) padWith(back uint64) int {
 		return 0
 	}
 	h, payload := d.packetOf(b, s, &k)
-	n, _ := b.Sender.WriteRTP(h, d.repairs.wrap(b.RTX, h, payload)) // it fails when the transport closes
+	n, _ := b.Sender.WriteRTP(h, d.repairs.Wrap(b.RTX, h, payload)) // it fails when the transport closes
 	return n
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
+
+	"weir/sfu/forward/repair"
 )
 
 // A repairBench is one DownTrack, and the packets it sends.
@@ -26,7 +28,7 @@ func (b *repairBench) WriteRTP(h *rtp.Header, p []byte) (int, error) {
 
 func (b *repairBench) WriteRTCP([]rtcp.Packet) error { return nil }
 
-func newRepairBench(t *testing.T, rtx RTX) *repairBench {
+func newRepairBench(t *testing.T, rtx repair.RTX) *repairBench {
 	track := vp8Track()
 	b := &repairBench{DownTrack: NewDownTrack(track), up: track.Attach(never)}
 	b.Relay, b.Repairs = true, &Repairs{}
@@ -60,7 +62,7 @@ func nacks(ssrc uint32, seqs ...uint16) []rtcp.Packet {
 }
 
 func TestRepairRepeatsWhatWasSent(t *testing.T) {
-	b := newRepairBench(t, RTX{})
+	b := newRepairBench(t, repair.RTX{})
 	var want rtp.Packet
 	for seq := uint16(65530); seq != 100; seq++ {
 		if p := b.send(t, seq, 700); seq == 3 {
@@ -79,7 +81,7 @@ func TestRepairRepeatsWhatWasSent(t *testing.T) {
 }
 
 func TestRepairUsesRetransmissionPackets(t *testing.T) {
-	b := newRepairBench(t, RTX{SSRC: 7, PayloadType: 97})
+	b := newRepairBench(t, repair.RTX{SSRC: 7, PayloadType: 97})
 	var want []rtp.Packet
 	for seq := range uint16(50) {
 		want = append(want, b.send(t, seq, 300))
@@ -100,7 +102,7 @@ func TestRepairUsesRetransmissionPackets(t *testing.T) {
 
 // Whatever is requested, retransmissions are at most a share of the bytes sent.
 func TestRepairIsBounded(t *testing.T) {
-	b := newRepairBench(t, RTX{})
+	b := newRepairBench(t, repair.RTX{})
 	now := time.Now()
 	original := 0
 	for seq := range 20_000 {
@@ -116,10 +118,10 @@ func TestRepairIsBounded(t *testing.T) {
 		}
 	}
 	again := b.bytes - original
-	if again > original/repairShare+repairStart {
+	if again > original/repair.Share+repair.Start {
 		t.Errorf("%d bytes were sent again of %d", again, original)
 	}
-	if again < original/repairShare/2 {
+	if again < original/repair.Share/2 {
 		t.Errorf("only %d bytes were sent again of %d", again, original)
 	}
 	if sent, withheld := b.Repairs.Totals(); sent == 0 || withheld == 0 {
@@ -130,7 +132,7 @@ func TestRepairIsBounded(t *testing.T) {
 // A viewer that requests more packets than are sent to it, kept or not, is not
 // served until it is sent more: looking for them costs time.
 func TestRequestsAreBounded(t *testing.T) {
-	b := newRepairBench(t, RTX{})
+	b := newRepairBench(t, repair.RTX{})
 	for seq := range uint16(10) {
 		b.send(t, seq, 1000)
 	}
@@ -150,7 +152,7 @@ func TestRequestsAreBounded(t *testing.T) {
 // A loss of one packet in five, repairs included, is repaired, as the far end
 // sends NACKs again every 100 ms.
 func TestRepairSufficesForLoss(t *testing.T) {
-	b := newRepairBench(t, RTX{})
+	b := newRepairBench(t, repair.RTX{})
 	now := time.Now()
 	const maxAsked = 4
 	missing := map[uint16]int{} // times requested
@@ -182,7 +184,7 @@ func TestRepairSufficesForLoss(t *testing.T) {
 // One packet is sent again a few times in all, and not twice within half a
 // round trip.
 func TestRepairOfOnePacket(t *testing.T) {
-	b := newRepairBench(t, RTX{})
+	b := newRepairBench(t, repair.RTX{})
 	b.send(t, 9, 100)
 	now := time.Now()
 	b.up.SenderReport(&rtcp.SenderReport{NTPTime: 0x1122334455667788}, now)
@@ -197,8 +199,8 @@ func TestRepairOfOnePacket(t *testing.T) {
 		total += b.ask(now, 9)
 		now = now.Add(time.Millisecond)
 	}
-	if total != repairTimes {
-		t.Errorf("sent again %d times in a second of asking, want %d", total, repairTimes)
+	if total != repair.Times {
+		t.Errorf("sent again %d times in a second of asking, want %d", total, repair.Times)
 	}
 	b.send(t, 10, 100)
 	first := b.ask(now, 10) + b.ask(now.Add(49*time.Millisecond), 10)

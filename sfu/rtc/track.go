@@ -13,6 +13,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/sfu/forward"
+	"weir/sfu/forward/repair"
 	"weir/sfu/nack"
 	"weir/sfu/sdp"
 )
@@ -52,7 +53,7 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 		apt := fmt.Sprintf("apt=%d", codec.PayloadType)
 		for _, rtx := range all {
 			if strings.EqualFold(rtx.MimeType, webrtc.MimeTypeRTX) && rtx.SDPFmtpLine == apt {
-				b.RTX = forward.RTX{SSRC: uint32(ctx.SSRCRetransmission()), PayloadType: uint8(rtx.PayloadType)}
+				b.RTX = repair.RTX{SSRC: uint32(ctx.SSRCRetransmission()), PayloadType: uint8(rtx.PayloadType)}
 			}
 		}
 		l.extensions(&b, ctx.HeaderExtensions())
