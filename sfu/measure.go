@@ -1,9 +1,9 @@
 package sfu
 
-import "weir/sfu/rtc"
+import "weir/sfu/rtc/feedback"
 
 // FeedbackCounts are the RTCP requests received and sent.
-type FeedbackCounts = rtc.FeedbackCounts
+type FeedbackCounts = feedback.Counts
 
 // Feedback returns the totals since the start.
 func (s *SFU) Feedback() FeedbackCounts { return s.engine.Feedback() }

@@ -22,6 +22,7 @@ import (
 
 	"weir/capacity/scope"
 	"weir/sfu/forward"
+	"weir/sfu/rtc/feedback"
 	"weir/sfu/srtp"
 	"weir/sfu/steering"
 	"weir/sfu/udp"
@@ -54,7 +55,7 @@ type Engine struct {
 	repairs  forward.Repairs
 	skips    forward.Skips
 	probes   steering.Totals
-	feedback feedbackCounters
+	feedback feedback.Counters
 	batches  sync.Pool // of *batch
 
 	// Connections of viewers and links by who encrypts their RTP.
@@ -116,7 +117,7 @@ func (e *Engine) Probes() (probes, bytes int64) { return e.probes.Read() }
 func (e *Engine) Encrypted() (here, byPion int64) { return e.sealed.Load(), e.byPion.Load() }
 
 // Feedback returns the counts of RTCP requests so far.
-func (e *Engine) Feedback() FeedbackCounts { return e.feedback.read() }
+func (e *Engine) Feedback() feedback.Counts { return e.feedback.Read() }
 
 // A role is the use of a PeerConnection, which determines whom it checks and
 // its interceptors. All are full ICE agents: of a lite one, pion's controlling

@@ -1,4 +1,6 @@
-package rtc
+// Package feedback counts the RTCP requests of PeerConnections, as an interceptor
+// of pion.
+package feedback
 
 import (
 	"bytes"
@@ -10,31 +12,33 @@ import (
 	"github.com/pion/rtcp"
 )
 
-// FeedbackCounts are the RTCP requests received from and sent to publishers,
+// Counts are the RTCP requests received from and sent to publishers,
 // viewers and links, since the start of the node.
-type FeedbackCounts struct {
+type Counts struct {
 	KeyframesIn, KeyframesOut int64 // keyframe requests, PLI or FIR: received and sent
 	RepairsIn, RepairsOut     int64 // packets requested by NACK: from this node and by it
 }
 
-// feedbackCounters counts RTCP requests on all PeerConnections.
-type feedbackCounters struct {
+// Counters counts RTCP requests on all PeerConnections whose registry it was added
+// to. The zero value is ready.
+type Counters struct {
 	keyframesIn, keyframesOut, repairsIn, repairsOut atomic.Int64
 }
 
-func (c *feedbackCounters) read() FeedbackCounts {
-	return FeedbackCounts{c.keyframesIn.Load(), c.keyframesOut.Load(), c.repairsIn.Load(), c.repairsOut.Load()}
+// Read returns the totals.
+func (c *Counters) Read() Counts {
+	return Counts{c.keyframesIn.Load(), c.keyframesOut.Load(), c.repairsIn.Load(), c.repairsOut.Load()}
 }
 
-// NewInterceptor implements interceptor.Factory.
-func (c *feedbackCounters) NewInterceptor(string) (interceptor.Interceptor, error) {
-	return &feedbackCounter{totals: c}, nil
+// NewInterceptor implements [interceptor.Factory].
+func (c *Counters) NewInterceptor(string) (interceptor.Interceptor, error) {
+	return &counter{totals: c}, nil
 }
 
-// A feedbackCounter counts for one PeerConnection.
-type feedbackCounter struct {
+// A counter counts for one PeerConnection.
+type counter struct {
 	interceptor.NoOp
-	totals *feedbackCounters
+	totals *Counters
 
 	mu   sync.Mutex
 	last []byte // the datagram counted last
@@ -46,7 +50,7 @@ type feedbackCounter struct {
 const duplicateWithin = 20 * time.Millisecond
 
 // fresh reports whether b is not a copy of the datagram counted last.
-func (f *feedbackCounter) fresh(b []byte, now time.Time) bool {
+func (f *counter) fresh(b []byte, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if now.Sub(f.at) < duplicateWithin && bytes.Equal(b, f.last) {
@@ -56,7 +60,7 @@ func (f *feedbackCounter) fresh(b []byte, now time.Time) bool {
 	return true
 }
 
-func countFeedback(packets []rtcp.Packet, keyframes, repairs *atomic.Int64) {
+func count(packets []rtcp.Packet, keyframes, repairs *atomic.Int64) {
 	for _, p := range packets {
 		switch p := p.(type) {
 		case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
@@ -70,7 +74,7 @@ func countFeedback(packets []rtcp.Packet, keyframes, repairs *atomic.Int64) {
 }
 
 // BindRTCPReader implements interceptor.Interceptor: it counts received RTCP.
-func (f *feedbackCounter) BindRTCPReader(reader interceptor.RTCPReader) interceptor.RTCPReader {
+func (f *counter) BindRTCPReader(reader interceptor.RTCPReader) interceptor.RTCPReader {
 	return interceptor.RTCPReaderFunc(func(b []byte, a interceptor.Attributes) (int, interceptor.Attributes, error) {
 		n, a, err := reader.Read(b, a)
 		if err != nil {
@@ -80,18 +84,18 @@ func (f *feedbackCounter) BindRTCPReader(reader interceptor.RTCPReader) intercep
 			a = interceptor.Attributes{}
 		}
 		if packets, bad := a.GetRTCPPackets(b[:n]); bad == nil && f.fresh(b[:n], time.Now()) {
-			countFeedback(packets, &f.totals.keyframesIn, &f.totals.repairsIn)
+			count(packets, &f.totals.keyframesIn, &f.totals.repairsIn)
 		}
 		return n, a, nil
 	})
 }
 
 // BindRTCPWriter implements interceptor.Interceptor: it counts sent RTCP.
-func (f *feedbackCounter) BindRTCPWriter(writer interceptor.RTCPWriter) interceptor.RTCPWriter {
+func (f *counter) BindRTCPWriter(writer interceptor.RTCPWriter) interceptor.RTCPWriter {
 	return interceptor.RTCPWriterFunc(func(packets []rtcp.Packet, a interceptor.Attributes) (int, error) {
 		n, err := writer.Write(packets, a)
 		if err == nil {
-			countFeedback(packets, &f.totals.keyframesOut, &f.totals.repairsOut)
+			count(packets, &f.totals.keyframesOut, &f.totals.repairsOut)
 		}
 		return n, err
 	})
