@@ -440,6 +440,13 @@ export class WeirPlayer extends HTMLElement {
     }
     const video = this.#video;
     video.srcObject = media;
+    // Chromium takes a page for loading until each track of its players has come.
+    pc.addEventListener('signalingstatechange', () => {
+      const refused = pc.getTransceivers().filter((t) => ['inactive', 'stopped'].includes(t.currentDirection)).map((t) => t.receiver.track);
+      if (!refused.length || video.srcObject !== media) return;
+      video.srcObject = new MediaStream(media.getTracks().filter((track) => !refused.includes(track)));
+      this.#start();
+    });
     const look = (now, frame) => {
       if (owner !== this.#connection || pc !== owner.pc) return;
       // Chromium first shows a black frame of 2 × 2 in place of the stream.
@@ -686,7 +693,7 @@ export class WeirPlayer extends HTMLElement {
     sampled.heed(now.heard, now.at);
     // A hidden page paints nothing, yet it decodes.
     if (now.framesDecoded > 0 && (document.hidden || !this.#video.requestVideoFrameCallback)) this.#began(performance.now());
-    else if (now.framesDecoded === 0 && now.received > 0 && now.at - this.#liveAt > SOUND_ONLY) this.#soundOnly(now);
+    else if (now.framesDecoded === 0 && now.received > 0 && (!this.#video.srcObject?.getVideoTracks().length || now.at - this.#liveAt > SOUND_ONLY)) this.#soundOnly(now);
     if (now.received > this.#moving.bytes) this.#moving = { bytes: now.received, at: now.at };
     else if (now.at - this.#moving.at > STALL) {
       sampled.giveUp(`Nothing has arrived for ${STALL / 1000} seconds.`);
