@@ -220,7 +220,7 @@ func TestBadRequests(t *testing.T) {
 		"lines without end":                {"POST", "/whep/witness", sdp, offer + strings.Repeat("a=x\r\n", 5000), 400, problem.BadSDP, []string{"more than 4096 lines"}},
 		"sections that begin with CR":      {"POST", "/whep/witness", sdp, offer + strings.Repeat("\rm=video 9 RTP/SAVPF 96", 800), 400, problem.BadSDP, []string{"802 media sections", "at most 8"}},
 		"two sections without a group":     {"POST", "/whep/witness", sdp, strings.ReplaceAll(offer, "a=group:BUNDLE", "a=x"), 422, problem.UnusableOffer, []string{"BUNDLE"}},
-		"a section that is not taken":      {"POST", "/whip/x", sdp, strings.NewReplacer("recvonly", "sendonly", "VP8", "VPX", "VP9", "VPX", "H264", "VPX", "AV1", "VPX").Replace(offer), 406, problem.NoCommonCodec, []string{"section 1 (video, mid 1) offers VPX", "VP8, H264"}},
+		"a section that is not taken":      {"POST", "/whip/x", sdp, strings.NewReplacer("recvonly", "sendonly", "VP8", "VPX", "VP9", "VPX", "H264", "VPX", "AV1", "VPX", "H265", "VPX").Replace(offer), 406, problem.NoCommonCodec, []string{"section 1 (video, mid 1) offers VPX", "VP8, H264"}},
 		"no SDP":                           {"POST", "/whep/witness", sdp, "hello", 400, problem.BadSDP, []string{"bad SDP"}},
 		"noise":                            {"POST", "/whip/x", sdp, string(noise), 400, problem.BadSDP, []string{"bad SDP"}},
 		"an empty body":                    {"POST", "/whip/x", sdp, "", 400, problem.BadSDP, []string{"bad SDP"}},
