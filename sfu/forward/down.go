@@ -248,8 +248,7 @@ func (d *DownTrack) send(b *Binding, batch *Batch, k *kept, now time.Time) bool 
 		d.omit(k)
 		return true
 	}
-	newest := begin || d.newest(k)
-	if newest && !begin {
+	if !begin && d.newest(k) {
 		d.advance(k)
 	}
 	s := spanFor(d.spans, k)
@@ -266,8 +265,9 @@ func (d *DownTrack) send(b *Binding, batch *Batch, k *kept, now time.Time) bool 
 	}
 	d.octets.Add(uint32(len(payload)))
 	d.bytes.Add(int64(n))
-	if newest {
-		d.index, d.lastTS, d.lastAt, d.last = k.position+s.shift, h.Timestamp, k.at, s.numbers.Of(k.info.Number)
+	// Also a late packet may be the highest: those after it were left out.
+	if index := k.position + s.shift; begin || int64(index-d.index) > 0 {
+		d.index, d.lastTS, d.lastAt, d.last = index, h.Timestamp, k.at, s.numbers.Of(k.info.Number)
 	}
 	if begin {
 		if sr := k.source.up.track.lastReport(); sr.up == k.source.up {

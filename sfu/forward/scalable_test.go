@@ -1,9 +1,13 @@
 package forward
 
 import (
+	"encoding/binary"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"weir/sfu/layer"
 )
 
 // A scaler sends VP9 of two spatial layers, each predicted from the one below in
@@ -132,6 +136,38 @@ func TestLossBesideLayersLeftOut(t *testing.T) {
 		s.run(3)
 		if n += 3; len(l.sent) != n || l.sent[n-1].SequenceNumber != l.sent[n-2].SequenceNumber+1 {
 			t.Errorf("then %d packets", len(l.sent)-n+3)
+		}
+	})
+}
+
+// A packet that comes late, after one behind it was left out, has the highest
+// number that was sent: another source goes on after it.
+func TestLateBesideLayersLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		track := vp8Track()
+		up := track.Attach(never)
+		l, d := down(track)
+		add(t, track, d)
+		d.filter.Want(layer.Point{Spatial: layer.Most})
+		send := func(pictures ...uint16) {
+			for _, n := range pictures { // odd ones are of the upper layer
+				p := append([]byte{0x90, 0xe0, 0x80 | byte(n>>8), byte(n), byte(n / 2), byte(n%2) << 6}, deltaPayload[1:]...)
+				if n%100 == 0 {
+					p = append(p[:6], keyPayload[1:]...)
+				}
+				feed(up, packet(n, uint32(n)*3000, p))
+			}
+		}
+		send(0, 1, 2, 5, 4)
+		up = track.Attach(never)
+		send(100, 101, 102)
+		var numbers, pictures []uint16
+		for _, p := range l.sent {
+			numbers = append(numbers, p.SequenceNumber)
+			pictures = append(pictures, binary.BigEndian.Uint16(p.Payload[2:])&0x7fff)
+		}
+		if want := []uint16{0, 1, 3, 4, 5}; !slices.Equal(numbers, want) || !slices.Equal(pictures, want) {
+			t.Errorf("sent packets %v of pictures %v, want %v", numbers, pictures, want)
 		}
 	})
 }
