@@ -361,21 +361,31 @@ func (in *Ingress) repair(t *section, now time.Time) {
 	in.forward(t, p, now)
 }
 
-// receiveReport processes one RTCP packet that names ssrc.
+// receiveReport processes one RTCP packet that names ssrc. A sender report goes
+// to all viewers, without mu held: meanwhile others read packets.
 func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
 	packets, err := rtcp.Unmarshal(b)
 	if err != nil {
 		return // cannot fail: pion has parsed it before
 	}
+	now := time.Now()
+	if up, report := in.reported(ssrc, b, packets, now); report != nil {
+		up.SenderReport(report, now)
+	}
+}
+
+// reported takes note of packets, which are b, and returns the last sender
+// report with its UpTrack; nil: none.
+func (in *Ingress) reported(ssrc uint32, b []byte, packets []rtcp.Packet, now time.Time) (up *forward.UpTrack, report *rtcp.SenderReport) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.heard = time.Now()
+	in.heard = now
 	if in.closed {
-		return
+		return nil, nil
 	}
 	current := in.routes.Current(ssrc)
 	if current == nil {
-		return
+		return nil, nil
 	}
 	t := in.sections[slices.IndexFunc(in.sections, func(t *section) bool { return t.Section == current })]
 	for _, p := range packets {
@@ -383,7 +393,7 @@ func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
 		case *rtcp.SenderReport:
 			if p.SSRC == ssrc {
 				_, _, _ = in.report.Read(b, interceptor.Attributes{})
-				t.up.SenderReport(p, in.heard)
+				up, report = t.up, p
 			}
 		case *rtcp.Goodbye:
 			if slices.Contains(p.Sources, ssrc) {
@@ -391,6 +401,7 @@ func (in *Ingress) receiveReport(ssrc uint32, b []byte) {
 			}
 		}
 	}
+	return up, report
 }
 
 // Reachable sends the keyframe requests that could not be sent before.

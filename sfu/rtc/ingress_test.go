@@ -24,6 +24,7 @@ import (
 type fakeSender struct {
 	sent []rtp.Packet
 	rtcp []rtcp.Packet
+	told func() // called by WriteRTCP; may be nil
 }
 
 func (l *fakeSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
@@ -33,6 +34,9 @@ func (l *fakeSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 
 func (l *fakeSender) WriteRTCP(p []rtcp.Packet) error {
 	l.rtcp = append(l.rtcp, p...)
+	if l.told != nil {
+		l.told()
+	}
 	return nil
 }
 
@@ -441,6 +445,15 @@ func TestReportsOfAnUndeclaredStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakePublisher(t, sdp.Section{})
 		f.send(9, 96, 1, "", "")
+		f.sent()
+		f.legs[0].rtcp = nil
+		f.legs[0].told = func() {
+			if !f.mu.TryLock() {
+				t.Error("all other packets wait for the reports to viewers")
+				return
+			}
+			f.mu.Unlock()
+		}
 		sr, err := (&rtcp.SenderReport{SSRC: 9, NTPTime: 1 << 32, RTPTime: 3000}).Marshal()
 		if err != nil {
 			t.Fatal(err)
