@@ -15,7 +15,6 @@ import (
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/report"
-	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/logging"
 	"github.com/pion/stun/v4"
 	"github.com/pion/webrtc/v4"
@@ -154,26 +153,17 @@ func (e *Engine) certificate(now time.Time) (webrtc.Certificate, error) {
 func (e *Engine) publisher(media *webrtc.MediaEngine, passive bool, in *Ingress) (*Transport, error) {
 	registry := &interceptor.Registry{}
 	registry.Add(&e.feedback)
-	for _, f := range []struct {
-		make func() (interceptor.Factory, error)
-		to   *interceptor.Interceptor
-	}{
-		{func() (interceptor.Factory, error) { return report.NewReceiverInterceptor() }, &in.reports},
-		// Browsers estimate their uplink from this feedback.
-		{func() (interceptor.Factory, error) { return twcc.NewSenderInterceptor() }, &in.feedback},
-	} {
-		factory, err := f.make()
-		if err == nil {
-			*f.to, err = factory.NewInterceptor("")
-		}
-		if err != nil {
-			return nil, err
-		}
-		registry.Add(made{*f.to})
+	factory, err := report.NewReceiverInterceptor()
+	if err == nil {
+		in.reports, err = factory.NewInterceptor("")
 	}
+	if err != nil {
+		return nil, err
+	}
+	registry.Add(made{in.reports})
 	t, err := e.transport(rolePublisher, !passive, media, registry, in)
 	if err == nil {
-		in.requests = t.requests
+		in.requests, in.arrivals = t.requests, t.arrivals
 	}
 	return t, err
 }

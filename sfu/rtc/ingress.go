@@ -19,6 +19,7 @@ import (
 	"weir/sfu/demux"
 	"weir/sfu/forward"
 	"weir/sfu/nack"
+	"weir/sfu/rtc/arrival"
 	"weir/sfu/srtp"
 )
 
@@ -45,11 +46,12 @@ type Ingress struct {
 	ended func(why string)
 	event func(event.Event)
 
-	// Interceptors that answer the publisher, made for it alone: its packets
-	// are passed to them here. None makes sender reports: the publisher's own
-	// are forwarded instead, see [forward.Track].
-	reports, feedback interceptor.Interceptor
-	requests          *nack.Requester
+	// What answers the publisher, made for it alone: its packets are passed to
+	// it here. Nothing makes sender reports: the publisher's own are forwarded
+	// instead, see [forward.Track].
+	reports  interceptor.Interceptor
+	requests *nack.Requester
+	arrivals *arrival.Reporter
 
 	drops forward.Drops // packets of this publisher
 
@@ -65,7 +67,7 @@ type Ingress struct {
 	packet   rtp.Packet
 	alone    []byte // payload of the current packet, if redundant audio was made of it
 	report   interceptor.RTCPReader
-	cc       []interceptor.RTPHeaderExtension // the extension of congestion control, if negotiated
+	cc       uint8 // ID of the extension of congestion control; 0: none
 	told     map[forward.Reason]bool
 	events   []event.Event // to be sent once mu is free
 	flows    bool          // something was forwarded
@@ -91,7 +93,6 @@ func NewIngress(total *forward.Drops, ended func(why string), event func(event.E
 type tap struct {
 	in     *Ingress
 	source *demux.Source // source of RTP; nil: a tap of RTCP
-	cc     interceptor.RTPReader
 	ssrc   uint32
 }
 
@@ -196,11 +197,9 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 	// Congestion control numbers the packets of the whole connection: it must
 	// also see packets that are not forwarded, or the client takes them for
 	// lost.
-	if tap.cc == nil {
-		tap.cc = in.feedback.BindRemoteStream(&interceptor.StreamInfo{SSRC: tap.ssrc, RTPHeaderExtensions: in.cc}, interceptor.RTPReaderFunc(inPlace))
-	}
-	attributes := interceptor.Attributes{}
-	if _, _, err := tap.cc.Read(b, attributes); err != nil {
+	if number := in.extension(in.cc); len(number) >= 2 {
+		in.arrivals.Came(tap.ssrc, binary.BigEndian.Uint16(number), now)
+	} else if number != nil {
 		in.drop(forward.Malformed, "a packet's header extensions make no sense")
 		return
 	}
@@ -222,7 +221,7 @@ func (in *Ingress) handle(tap *tap, b []byte, now time.Time) {
 		if r.Changed {
 			in.change(t, r)
 		}
-		_, _, _ = t.stats.Read(b, attributes)
+		_, _, _ = t.stats.Read(b, interceptor.Attributes{})
 		in.forward(t, p, now)
 	}
 }

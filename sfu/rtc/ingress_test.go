@@ -17,6 +17,7 @@ import (
 	"weir/capacity/event"
 	"weir/sfu/forward"
 	"weir/sfu/nack"
+	"weir/sfu/rtc/arrival"
 	"weir/sfu/sdp"
 )
 
@@ -87,7 +88,8 @@ func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 		return nil
 	})
 	tb.Cleanup(f.requests.Close)
-	f.feedback = &interceptor.NoOp{}
+	f.arrivals = arrival.NewReporter(func([]rtcp.Packet) error { return nil })
+	tb.Cleanup(f.arrivals.Close)
 	f.report = f.reports.BindRTCPReader(interceptor.RTCPReaderFunc(inPlace))
 	for i, s := range sections {
 		s.Index, s.MID, s.Kind = i, fmt.Sprint(i), webrtc.RTPCodecTypeVideo

@@ -104,7 +104,7 @@ func (in *Ingress) negotiated(up *section, p webrtc.RTPParameters) {
 	for _, e := range p.HeaderExtensions {
 		up.exts[uint8(e.ID)] = e.URI
 		if e.URI == psdp.TransportCCURI {
-			in.cc = []interceptor.RTPHeaderExtension{{ID: e.ID, URI: e.URI}}
+			in.cc = uint8(e.ID)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"weir/sfu/forward"
 	"weir/sfu/nack"
+	"weir/sfu/rtc/arrival"
 	"weir/sfu/srtp"
 	"weir/sfu/udp"
 )
@@ -22,13 +23,14 @@ type Transport struct {
 	peer     *udp.Peer
 	keys     *srtp.KeyWatch
 	out      *outbound
-	in       *srtp.Opener    // nil: pion decrypts all
-	requests *nack.Requester // for missing packets of the far end
-	started  chan struct{}   // closed once the ICE agent accepts checks
+	in       *srtp.Opener      // nil: pion decrypts all
+	requests *nack.Requester   // for missing packets of the far end
+	arrivals *arrival.Reporter // of a publisher's packets
+	started  chan struct{}     // closed once the ICE agent accepts checks
 }
 
 func newTransport(e *Engine, pc *webrtc.PeerConnection, peer *udp.Peer, keys *srtp.KeyWatch, out *outbound, in *srtp.Opener) *Transport {
-	t := &Transport{PeerConnection: pc, engine: e, peer: peer, keys: keys, out: out, in: in, requests: nack.NewRequester(pc.WriteRTCP), started: make(chan struct{})}
+	t := &Transport{PeerConnection: pc, engine: e, peer: peer, keys: keys, out: out, in: in, requests: nack.NewRequester(pc.WriteRTCP), arrivals: arrival.NewReporter(pc.WriteRTCP), started: make(chan struct{})}
 	if in != nil {
 		peer.Take(in.Take)
 	}
@@ -77,6 +79,7 @@ func (t *Transport) secured() {
 func (t *Transport) GracefulClose() error {
 	err := t.PeerConnection.GracefulClose()
 	t.requests.Close()
+	t.arrivals.Close()
 	return err
 }
 
