@@ -156,6 +156,13 @@ func (d *DownTrack) join(now time.Time) (first bool) {
 	return !d.goesOn
 }
 
+// Added reports whether d is a receiver of its track.
+func (d *DownTrack) Added() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.added
+}
+
 // await restarts the time for which d waits for a keyframe.
 func (d *DownTrack) await(now time.Time) {
 	d.mu.Lock()

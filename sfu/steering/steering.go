@@ -41,6 +41,8 @@ func (t *Totals) Read() (probes, bytes int64) { return t.probes.Load(), t.bytes.
 
 // A Video is a DownTrack that can be limited.
 type Video interface {
+	// Added reports whether anything is sent: not while it is paused.
+	Added() bool
 	// Limit bounds the layers that are sent, in bit/s of payload; 0: all.
 	Limit(bits int64)
 	// Pace spreads large frames at a rate, in bit/s; 0: not at all.
@@ -77,9 +79,10 @@ type Steering struct {
 }
 
 // Heard decides anew, after the estimator has heard of the far end, or some time
-// has passed.
+// has passed. While video is paused nothing is decided: the estimate says
+// nothing of it then, and no probe can be sent.
 func (s *Steering) Heard() {
-	if s.Video == nil {
+	if s.Video == nil || !s.Video.Added() {
 		return
 	}
 	s.mu.Lock()

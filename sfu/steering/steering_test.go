@@ -20,7 +20,10 @@ type fakeVideo struct {
 	padded    []int
 	at        []time.Duration
 	none      bool // nothing can be sent
+	paused    bool
 }
+
+func (v *fakeVideo) Added() bool { return !v.paused }
 
 func (v *fakeVideo) Limit(bits int64) { v.limit = bits }
 
@@ -116,6 +119,26 @@ func TestSteering(t *testing.T) {
 		s.hear(6e6, 2*time.Second)
 		if v.limit != 0 {
 			t.Errorf("limit %d once all fits again", v.limit)
+		}
+	})
+}
+
+// A pause does not make tries rarer: a layer that was left is tried as soon after
+// it as before.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, v := steer(t)
+		s.hear(6e6, time.Second)
+		s.hear(600e3, 500*time.Millisecond)
+		v.paused = true
+		s.hear(600e3, time.Minute)
+		if probes, _ := s.Totals.Read(); probes > 0 || len(v.padded) > 0 {
+			t.Errorf("%d probes while video was paused", probes)
+		}
+		v.paused = false
+		s.hear(600e3, 2*time.Second)
+		if len(v.padded) == 0 {
+			t.Error("no probe in the 2 s after a pause")
 		}
 	})
 }
