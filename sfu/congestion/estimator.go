@@ -293,12 +293,12 @@ func (e *Estimator) REMB(now time.Duration, bitrate float64) {
 }
 
 // Tick is to be called a few times in a second while packets are sent: it lowers
-// the estimate if the far end has fallen silent.
+// the estimate if the far end has fallen silent, unless REMB counts.
 func (e *Estimator) Tick(now time.Duration) {
 	waits := e.history.waiting(now)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.heard || e.remb > 0 || waits < max(silence, 4*e.rtt) || now-e.rate.decreased < silence/2 {
+	if !e.heard || e.remb > 0 && now-e.at > remindful || waits < max(silence, 4*e.rtt) || now-e.rate.decreased < silence/2 {
 		return
 	}
 	e.rate.decreased = now

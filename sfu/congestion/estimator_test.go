@@ -146,6 +146,42 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// While nothing is sent the estimate stays, though the last packets before were
+// lost, and does not fall for them once something is sent again.
+func TestSilenceIsNoOutage(t *testing.T) {
+	l := newLink(t, 20e6)
+	l.video = 2.5e6
+	l.run(5*time.Second, nil)
+	l.loss = 1
+	l.run(50*time.Millisecond, func() {})
+	l.loss, l.video = 0, 0
+	before := l.bits()
+	l.run(20*time.Second, func() {})
+	if bits := l.bits(); bits < before/2 {
+		t.Errorf("estimate %.0f after a silence, %.0f before", bits, before)
+	}
+	l.sent = 0
+	l.video = 1e6
+	l.run(time.Second, func() {})
+	if bits := l.bits(); bits < before/2 {
+		t.Errorf("estimate %.0f once something is sent again, %.0f before", bits, before)
+	}
+}
+
+// An outage is noticed though the far end has sent a REMB, too, as long as it
+// has sent feedback lately.
+func TestOutageBesideREMB(t *testing.T) {
+	l := newLink(t, 20e6)
+	l.video = 2.5e6
+	l.run(5*time.Second, nil)
+	l.e.REMB(l.now, 2e6)
+	l.loss = 1
+	l.run(4*time.Second, func() {})
+	if bits := l.bits(); bits > 0.6*l.video {
+		t.Errorf("estimate %.0f after 4 s without a packet", bits)
+	}
+}
+
 // A far end without transport-wide feedback is believed by REMB; of one that
 // has both, REMB is void.
 func TestREMB(t *testing.T) {

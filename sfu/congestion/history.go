@@ -119,19 +119,20 @@ func (h *history) take(acks []ack, first uint16, n int, came bool, arrived time.
 }
 
 // waiting returns how long the oldest of the packets after the last that
-// feedback has named has been under way; 0: there is none.
+// feedback has named has been under way; 0: there is none. Those before a
+// silence do not count: of the last ones, if they are lost, no feedback tells.
 func (h *history) waiting(now time.Duration) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var oldest time.Duration
+	oldest := now
 	for i := range min(h.next, uint64(len(h.slots))) {
 		p := h.slot(h.next - 1 - i)
-		if p.fate != pending {
+		if p.fate != pending || oldest-p.sent > silence {
 			break
 		}
-		oldest = now - p.sent
+		oldest = p.sent
 	}
-	return oldest
+	return now - oldest
 }
 
 // total returns the bytes sent in all.
