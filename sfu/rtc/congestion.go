@@ -23,7 +23,8 @@ type controller struct {
 	estimator congestion.Estimator
 	since     time.Time
 	heard     func() // called after feedback; nil: nobody cares. Set before media flows
-	flooded   func() // called when RTCP names too many SSRCs; the same
+	flooded   func() // called when packets name too many SSRCs; the same
+	sendOnly  bool   // RTP of the far end goes nowhere
 	ssrcs     atomic.Int64
 }
 
@@ -77,19 +78,29 @@ func (c *controller) feedback(b []byte) bool {
 
 // buffer is pion's BufferFactory: feedback is taken on the way into the buffer
 // of RTCP. It may name any SSRC that was sent, that of retransmissions too,
-// whose RTCP nobody reads.
+// whose RTCP nobody reads. RTP of a viewer is of no use to anybody.
 func (c *controller) buffer(kind packetio.BufferPacketType, _ uint32) io.ReadWriteCloser {
-	b := packetio.NewBuffer()
-	if kind != packetio.RTCPBufferPacket {
-		b.SetLimitSize(rtpBuffer)
-		return b
-	}
-	b.SetLimitSize(rtcpBuffer)
 	if c.ssrcs.Add(1) > maxStreams && c.flooded != nil {
 		c.flooded()
 	}
-	return &feedbackTap{b, c}
+	b := packetio.NewBuffer()
+	switch {
+	case kind == packetio.RTCPBufferPacket:
+		b.SetLimitSize(rtcpBuffer)
+		return &feedbackTap{b, c}
+	case c.sendOnly:
+		return discard{}
+	}
+	b.SetLimitSize(rtpBuffer)
+	return b
 }
+
+// A discard is a buffer that keeps nothing.
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+func (discard) Read([]byte) (int, error)    { return 0, io.EOF }
+func (discard) Close() error                { return nil }
 
 // Sizes of pion's buffers for one SSRC, in bytes.
 const (
@@ -131,7 +142,7 @@ func (t *Client) steer() {
 		return bytes
 	}
 	t.steering, control.heard = s, s.Heard
-	control.flooded = func() { t.end("the viewer's RTCP names too many SSRCs") }
+	control.flooded = func() { t.end("the viewer's packets name too many SSRCs") }
 }
 
 // Congestion returns what is known of a viewer's connection, and decided for it.

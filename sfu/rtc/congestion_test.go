@@ -105,10 +105,20 @@ func TestFeedbackTap(t *testing.T) {
 			t.Errorf("Read = %x, %v, want %x", buf[:n], err, want)
 		}
 	}
+	c.sendOnly = true
+	for range maxStreams {
+		if b := c.buffer(packetio.RTPBufferPacket, 8); b != (discard{}) {
+			t.Fatalf("RTP of a viewer is kept in a %T", b)
+		}
+	}
+	if flooded != 1 {
+		t.Errorf("RTP has flooded %d times", flooded)
+	}
+	c.ssrcs.Store(1)
 	for range maxStreams {
 		c.buffer(packetio.RTCPBufferPacket, 7)
 	}
-	if flooded != 1 {
+	if flooded != 2 {
 		t.Errorf("flooded %d times", flooded)
 	}
 }

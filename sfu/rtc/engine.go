@@ -202,7 +202,7 @@ func (e *Engine) transport(role role, serve bool, media *webrtc.MediaEngine, reg
 	if err != nil {
 		return nil, err
 	}
-	out := &outbound{engine: e, media: role != rolePublisher, control: controller{since: time.Now()}}
+	out := &outbound{engine: e, media: role != rolePublisher, control: controller{since: time.Now(), sendOnly: role == roleViewer}}
 	var s webrtc.SettingEngine
 	s.BufferFactory = out.control.buffer
 	if in != nil {
