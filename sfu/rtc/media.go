@@ -1,6 +1,8 @@
 package rtc
 
 import (
+	"slices"
+
 	psdp "github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
 
@@ -8,12 +10,18 @@ import (
 	"weir/sfu/sdp"
 )
 
-// NewMedia makes a MediaEngine with the forwarded header extensions, MID
-// and that of congestion control, and without codecs.
+// NewMedia makes a MediaEngine of a client, with the forwarded header extensions,
+// MID and that of congestion control, and without codecs.
 func NewMedia() (*webrtc.MediaEngine, error) {
+	return mediaWith(psdp.SDESMidURI, psdp.TransportCCURI)
+}
+
+// mediaWith makes a MediaEngine with header extensions of one hop, and those that
+// are forwarded.
+func mediaWith(own ...string) (*webrtc.MediaEngine, error) {
 	media := &webrtc.MediaEngine{}
 	for kind, uris := range sdp.ForwardedExtensions {
-		for _, uri := range append([]string{psdp.SDESMidURI, psdp.TransportCCURI}, uris...) {
+		for _, uri := range slices.Concat(own, uris) {
 			if err := media.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: uri}, kind); err != nil {
 				return nil, err
 			}
@@ -32,9 +40,10 @@ func Register(media *webrtc.MediaEngine, c sdp.Codec) error {
 	return nil
 }
 
-// LinkMedia makes the MediaEngine of a cascade link.
+// LinkMedia makes the MediaEngine of a cascade link, without congestion control:
+// nothing is chosen by the estimate of a link.
 func LinkMedia() (*webrtc.MediaEngine, error) {
-	media, err := NewMedia()
+	media, err := mediaWith(psdp.SDESMidURI)
 	if err != nil {
 		return nil, err
 	}
