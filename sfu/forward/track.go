@@ -228,7 +228,8 @@ func (t *Track) RequestKeyframe() {
 // before it, for the DownTracks.
 func (t *Track) forward(u *UpTrack, p *rtp.Packet, now time.Time) Outcome {
 	info := u.source.parse(p)
-	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload) || info.Key && info.Begin
+	// Where VP9 does not say that frames depend on others, keyframe.Is alone can tell.
+	key := t.video() && keyframe.Is(t.Codec.MimeType, p.Payload) || info.Number.HasFrame && info.Key && info.Begin
 	t.packets.Add(1)
 	t.bytes.Add(int64(len(p.Payload)))
 

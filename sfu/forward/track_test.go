@@ -309,3 +309,18 @@ func TestReportedLossIsSigned(t *testing.T) {
 		}
 	}
 }
+
+// VP9 in flexible mode whose descriptor never says that a frame depends on others
+// has keyframes where the frames say so.
+func TestKeyframesByTheFrame(t *testing.T) {
+	track := &Track{ID: "video0", Codec: Codec{MimeType: "video/VP9", ClockRate: 90000}}
+	up := track.Attach(never)
+	for i, c := range []struct {
+		frame byte
+		key   bool
+	}{{0x82, true}, {0x86, false}, {0x86, false}} {
+		if out := up.Forward(packet(uint16(i), uint32(i)*3000, []byte{0x98, 0x80, 0x01, c.frame}), time.Now()); out.Keyframe != c.key {
+			t.Errorf("packet %d: a keyframe: %v", i, out.Keyframe)
+		}
+	}
+}
