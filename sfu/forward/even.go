@@ -11,14 +11,15 @@ const evenMost = 8
 // and browsers put the longer packets of a frame behind.
 //
 // Call it once for each packet, before it is sent to anybody: SRTP must not
-// encrypt two packets under one number.
+// encrypt two packets under one number. A late one stays as it is: it may have
+// been sent already, as a repair.
 func (r *ring) even(packets []kept) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := len(packets) - 2; i >= 0; i-- {
 		k, next := &packets[i], &packets[i+1]
 		short := len(next.data) + int(next.padding) - len(k.data)
-		if short <= 0 || short > evenMost || k.source != next.source || k.timestamp != next.timestamp || k.extended != next.extended {
+		if k.late || short <= 0 || short > evenMost || k.source != next.source || k.timestamp != next.timestamp || k.extended != next.extended {
 			continue
 		}
 		k.padding = uint8(short)

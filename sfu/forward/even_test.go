@@ -91,3 +91,40 @@ func TestRepairIsPaddedAlike(t *testing.T) {
 		})
 	}
 }
+
+// A late packet that was requested before its turn came is the same both times:
+// AES-GCM must not encrypt two under one nonce.
+func TestLatePacketsAreNotPadded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		track := vp8Track()
+		up := track.Attach(never)
+		l, d := &fakeSender{}, NewDownTrack(track)
+		d.Bind(Binding{Sender: l, SSRC: 1, PayloadType: 96, Repair: true})
+		add(t, track, d)
+		slow, other := &slowSender{open: make(chan struct{})}, NewDownTrack(track)
+		other.Bind(Binding{Sender: slow, SSRC: 2, PayloadType: 96})
+		add(t, track, other)
+		send := func(seq uint16, payload []byte, more int) {
+			up.Forward(packet(seq, 0, append(slices.Clone(payload), make([]byte, more)...)), time.Now())
+			synctest.Wait()
+		}
+		send(10, keyPayload, 0)
+		slow.open <- struct{}{}
+		synctest.Wait()
+		send(12, deltaPayload, 100) // the other far end makes the next ones wait
+		send(11, deltaPayload, 100)
+		send(13, deltaPayload, 101)
+		nack(d, 11)
+		close(slow.open)
+		synctest.Wait()
+		var padded []int
+		for _, p := range l.sent {
+			if p.SequenceNumber == 11 {
+				padded = append(padded, int(p.Header.PaddingSize))
+			}
+		}
+		if !slices.Equal(padded, []int{0, 0}) {
+			t.Errorf("the late packet was padded by %v, want twice by 0", padded)
+		}
+	})
+}

@@ -91,6 +91,7 @@ type kept struct {
 	seq         uint16    // of source
 	timestamp   uint32    // of source
 	marker, key bool
+	late        bool  // a later one came before
 	padding     uint8 // bytes to send behind the payload
 	info        layer.Info
 }
@@ -122,7 +123,7 @@ func (r *ring) put(s *source, p *rtp.Packet, info layer.Info, key bool, now time
 	k := r.slot(position)
 	*k = kept{
 		position: position, source: s, at: now, data: data, extended: extended,
-		seq: p.SequenceNumber, timestamp: p.Timestamp, marker: p.Marker, key: key, info: info,
+		seq: p.SequenceNumber, timestamp: p.Timestamp, marker: p.Marker, key: key, late: ahead <= 0, info: info,
 	}
 	r.bytes += len(data)
 	return *k, true
