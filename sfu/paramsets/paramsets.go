@@ -127,6 +127,9 @@ func (s *Sets) Before(source any, p *rtp.Packet) []*rtp.Packet {
 		}
 		s.shift += s.last
 	}
+	if newest && p.SequenceNumber-s.at >= 1<<14 {
+		s.last = 0 // or numbers after the keyframe would come to look like those before
+	}
 	shift := s.shift
 	if s.last > 0 && int16(p.SequenceNumber-s.at) < 0 { // late, from before the keyframe
 		shift -= s.last

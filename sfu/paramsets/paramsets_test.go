@@ -73,6 +73,19 @@ func TestParameterSetsGoBeforeKeyframes(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	})
+	t.Run("numbers go on long after a keyframe", func(t *testing.T) {
+		s, source := Parse("video/H264", testSprop), new(int)
+		pass(s, source, packet(10, 0, idr))
+		for i := range uint16(65535) {
+			seq := 11 + i
+			if got := pass(s, source, packet(seq, uint32(i)+1, delta)); got[0] != int(seq+2) {
+				t.Fatalf("%d packets after it, %d became %d", i, seq, got[0])
+			}
+		}
+		if got := pass(s, source, packet(10, 1<<20, idr), packet(9, 1<<20-1, delta)); !slices.Equal(got, []int{-12, -13, 14, 11}) {
+			t.Errorf("at the next keyframe: %v", got)
+		}
+	})
 	t.Run("the profile is that of the sets", func(t *testing.T) {
 		if p := Parse("video/H264", testSprop).Profile(); p != "42e01f" {
 			t.Errorf("got %q", p)
