@@ -14,6 +14,7 @@ type Filter struct {
 	want, at  Point
 	timestamp uint32 // of the picture that was seen last
 	live      bool
+	cut       bool // some of that picture was left out
 }
 
 // NewFilter makes a Filter that passes want, from the first packet on.
@@ -41,15 +42,17 @@ func (f *Filter) Pass(i *Info, timestamp uint32) bool {
 		return true
 	}
 	if ahead := int32(timestamp - f.timestamp); ahead > 0 || !f.live {
-		f.live, f.timestamp = true, timestamp
+		f.live, f.timestamp, f.cut = true, timestamp, false
 		f.at = Point{min(f.at.Spatial, f.want.Spatial), min(f.at.Temporal, f.want.Temporal)}
 	} else if ahead < 0 {
 		return f.passes(i)
 	}
-	if i.Begin {
+	if i.Begin && !f.cut { // the rest of a late one may be gone
 		f.raise(i)
 	}
-	return f.passes(i)
+	pass := f.passes(i)
+	f.cut = f.cut || !pass
+	return pass
 }
 
 // raise goes up as far as i, the begin of a frame, allows.

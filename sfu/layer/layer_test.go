@@ -167,6 +167,7 @@ func TestFilter(t *testing.T) {
 		{"spatial, down", All, Point{0, Most}, []step{{base, 1, true}, {upper, 1, false}}},
 		{"spatial, up with a keyframe only", Point{0, Most}, All, []step{{base, 1, true}, {upper, 1, false}, {key, 2, true}, {upper, 2, true}}},
 		{"spatial, up with a picture that refers to none before", Point{0, Most}, All, []step{{base, 1, true}, {intra, 1, true}, {upper, 2, true}}},
+		{"not up with a frame of which some was left out", Point{Most, 0}, All, []step{{base, 1, true}, {rest, 2, false}, {sync1, 2, false}, {rest, 2, false}, {sync1, 3, true}}},
 		{"what is not known passes", Point{}, Point{}, []step{{Info{}, 1, true}}},
 		{"late packets change nothing", Point{Most, 0}, All, []step{{base, 5, true}, {sync1, 4, false}, {t1, 6, false}}},
 	} {
