@@ -191,12 +191,11 @@ func (d *DownTrack) fallBehind(now time.Time) {
 // may be older than what has waited for it.
 func (d *DownTrack) write(batch *Batch, packets []kept, catchUp bool) (served bool) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	was := d.at()
 	served = d.writeAll(batch, packets, catchUp)
-	at := d.at()
-	d.mu.Unlock()
-	if was != nil && was != at {
-		was.release(d)
+	if was != nil && was != d.at() {
+		was.release(d) // before a review can choose it again, and find d added
 	}
 	return served
 }
