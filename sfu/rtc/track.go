@@ -52,7 +52,8 @@ func (l *LocalTrack) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParamete
 		}
 		apt := fmt.Sprintf("apt=%d", codec.PayloadType)
 		for _, rtx := range all {
-			if strings.EqualFold(rtx.MimeType, webrtc.MimeTypeRTX) && rtx.SDPFmtpLine == apt {
+			// blocks does not know the payloads of retransmission packets.
+			if blocks == nil && strings.EqualFold(rtx.MimeType, webrtc.MimeTypeRTX) && rtx.SDPFmtpLine == apt {
 				b.RTX = repair.RTX{SSRC: uint32(ctx.SSRCRetransmission()), PayloadType: uint8(rtx.PayloadType)}
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"weir/sfu/forward"
+	"weir/sfu/sdp"
 	"weir/sfu/srtp"
 	"weir/sfu/udp"
 )
@@ -94,5 +95,24 @@ func TestRepeatedPacketsAreTheSame(t *testing.T) {
 				t.Errorf("the same packet again: %v; extensions: %v", same, h.Extension)
 			}
 		})
+	}
+}
+
+// Redundant audio is sent again under its own number: a retransmission packet
+// begins with a number, and not with blocks.
+func TestRedundantAudioHasNoRetransmissionPackets(t *testing.T) {
+	codecs := []webrtc.RTPCodecParameters{
+		{PayloadType: 111, RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, RTCPFeedback: []webrtc.RTCPFeedback{{Type: "nack"}}}},
+		{PayloadType: 112, RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeRTX, SDPFmtpLine: "apt=111"}},
+	}
+	for mime, want := range map[string]bool{webrtc.MimeTypeOpus: true, sdp.MimeRED: false} {
+		track := &forward.Track{ID: "audio0", Codec: forward.Codec{MimeType: mime, ClockRate: 48000}}
+		l := &LocalTrack{DownTrack: forward.NewDownTrack(track), PayloadType: 111, out: &outbound{}}
+		if _, err := l.Bind(fakeContext{codecs: codecs}); err != nil {
+			t.Fatal(err)
+		}
+		if l.Padded() != want {
+			t.Errorf("%s sent as Opus has retransmission packets: %v", mime, l.Padded())
+		}
 	}
 }
