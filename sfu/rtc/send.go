@@ -181,7 +181,10 @@ func (s *trackSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	default:
 		_, err = s.out.engine.socket.WriteToAddrPort(s.buffer[:n], to.udp)
 	}
-	return n - srtp.TagSize, err
+	if err != nil {
+		return 0, err
+	}
+	return n - srtp.TagSize, nil
 }
 
 // BatchRTP implements forward.BatchSender.

@@ -325,3 +325,20 @@ func TestTakeoverGoesOnCounting(t *testing.T) {
 		}
 	}
 }
+
+// What could not be sent does not count.
+func TestFailedPacketsDoNotCount(t *testing.T) {
+	closed, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	out := &outbound{}
+	out.sealer.Store(wsrtp.NewSealer(make([]byte, 16), make([]byte, 12)))
+	out.route.Store(&route{far: closed.LocalAddr(), tcp: closed})
+	s := &trackSender{out: out, ssrc: 1, index: out.index(1)}
+	p := packet(1, 0, []byte{1, 2, 3})
+	if n, err := s.WriteRTP(&p.Header, p.Payload); n != 0 || err == nil {
+		t.Errorf("WriteRTP = %d, %v; want 0 and an error", n, err)
+	}
+}
