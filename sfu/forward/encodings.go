@@ -59,8 +59,16 @@ func (t *Track) Review(now time.Time) {
 	rungs, encodings := t.rungs(now)
 	t.group.mu.Lock()
 	defer t.group.mu.Unlock()
+	var awaited []*Track
 	for _, d := range t.group.all {
-		t.direct(d, rungs, encodings, now)
+		if e := t.direct(d, rungs, encodings, now); e != nil && !slices.Contains(awaited, e) {
+			awaited = append(awaited, e)
+		}
+	}
+	// Those that do not answer must not use up the pace of the others.
+	slices.SortFunc(awaited, func(a, b *Track) int { return a.asked().Compare(b.asked()) })
+	for _, e := range awaited {
+		t.requestSwitch(e, now)
 	}
 }
 
@@ -75,12 +83,13 @@ func (d *DownTrack) Review(now time.Time) {
 	t.group.mu.Lock()
 	defer t.group.mu.Unlock()
 	if slices.Contains(t.group.all, d) {
-		t.direct(d, rungs, encodings, now)
+		t.requestSwitch(t.direct(d, rungs, encodings, now), now)
 	}
 }
 
-// direct makes d get the rung that suits it. Called with group.mu held.
-func (t *Track) direct(d *DownTrack, rungs []layer.Rung, encodings []*Track, now time.Time) {
+// direct makes d get the rung that suits it, and returns the encoding of which it
+// awaits a keyframe for that; nil: none. Called with group.mu held.
+func (t *Track) direct(d *DownTrack, rungs []layer.Rung, encodings []*Track, now time.Time) *Track {
 	d.mu.Lock()
 	wish, at, was := d.wish(), d.at(), d.to
 	current := lastIndex(rungs, func(r *layer.Rung) bool {
@@ -102,8 +111,9 @@ func (t *Track) direct(d *DownTrack, rungs []layer.Rung, encodings []*Track, now
 		to.add(d, at != nil && at != to, now)
 	}
 	if waits && !d.Relay || at != nil && at != to {
-		t.requestSwitch(to, now)
+		return to
 	}
+	return nil
 }
 
 func lastIndex(rungs []layer.Rung, is func(*layer.Rung) bool) int {
@@ -115,9 +125,12 @@ func lastIndex(rungs []layer.Rung, is func(*layer.Rung) bool) int {
 	return -1
 }
 
-// requestSwitch requests a keyframe of an encoding, as fast as switchPace
-// allows. Called with group.mu held.
+// requestSwitch requests a keyframe of an encoding, nil for none, as fast as
+// switchPace allows. Called with group.mu held.
 func (t *Track) requestSwitch(e *Track, now time.Time) {
+	if e == nil {
+		return
+	}
 	up := e.attached()
 	if up == nil {
 		return
@@ -129,6 +142,17 @@ func (t *Track) requestSwitch(e *Track, now time.Time) {
 	if !up.awaits(now) && t.group.pace.AllowN(now, 1) {
 		up.requestKeyframe()
 	}
+}
+
+// asked returns when a keyframe was requested last; zero: never.
+func (t *Track) asked() time.Time {
+	up := t.attached()
+	if up == nil {
+		return time.Time{}
+	}
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	return up.asked
 }
 
 // attached returns the UpTrack; nil: none yet.

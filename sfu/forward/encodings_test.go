@@ -29,6 +29,7 @@ type simulcastEncoding struct {
 	width   byte
 	asked   int
 	key     bool
+	deaf    bool // it makes no keyframe that is requested
 	reports bool
 }
 
@@ -39,7 +40,7 @@ func newSimulcaster() *simulcaster {
 	s.track.Simulcast([]string{"h", "m", "l"})
 	for i, e := range s.track.Encodings() {
 		enc := &simulcastEncoding{on: true, size: 4000 >> (2 * i), seq: uint16(20000 * i), offset: uint32(1<<31) * uint32(i+1), picture: uint16(9000 * i), width: byte(200 >> i), key: true, reports: true}
-		enc.up = e.Attach(fakeReceiver(func() bool { enc.asked++; enc.key = true; return true }))
+		enc.up = e.Attach(fakeReceiver(func() bool { enc.asked++; enc.key = !enc.deaf; return true }))
 		s.all = append(s.all, enc)
 	}
 	return s
@@ -244,6 +245,30 @@ func TestSwitchingIsPaced(t *testing.T) {
 			t.Errorf("the encoder was asked %d times in %d s, want at most %d", asked, seconds, most)
 		}
 		continuous(t, l, 0)
+	})
+}
+
+// Encodings that make no keyframe when one is requested do not keep viewers from
+// switching to one that does.
+func TestDeafEncodingsDoNotStarveOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulcaster()
+		_, a := s.viewer(t)
+		_, b := s.viewer(t)
+		l, c := s.viewer(t)
+		b.Choose(Choice{RID: "m"})
+		s.run(60)
+		s.all[0].deaf, s.all[1].deaf = true, true
+		a.Choose(Choice{RID: "m"})
+		b.Choose(Choice{RID: "h"})
+		s.run(300)
+		c.Choose(Choice{RID: "l"})
+		s.run(60)
+		from := len(l.sent)
+		s.run(10)
+		if got := sizes(l, from); got[250] != 10 {
+			t.Errorf("2 s after its choice of the lowest layer it got pictures of %v bytes", got)
+		}
 	})
 }
 

@@ -154,7 +154,7 @@ func (t *Track) Add(d *DownTrack) {
 	defer t.group.mu.Unlock()
 	if !slices.Contains(t.group.all, d) {
 		t.group.all = append(t.group.all, d)
-		t.direct(d, rungs, encodings, now)
+		t.requestSwitch(t.direct(d, rungs, encodings, now), now)
 	}
 }
 
