@@ -101,6 +101,9 @@ type Config struct {
 	// release is called. The error is a [*TakenError], or an [*UnansweredError]
 	// if that cannot be determined. Nil: check names on this node only.
 	Claim func(ctx context.Context, stream string, right []byte) (release func(), err error)
+	// Pass has a name that this node has go over to another publisher here, that
+	// has right. Nil: it need not be told.
+	Pass func(stream string, right []byte)
 	// Published returns the other nodes that have a publisher of stream. The
 	// error is an [*UnansweredError].
 	Published func(ctx context.Context, stream string, right []byte) ([]Rival, error)
@@ -257,7 +260,7 @@ func (s *SFU) newClients(m whip.Media) *whip.Server {
 	cfg := s.cfg
 	return whip.New(whip.Config{
 		Self: cfg.Self, Key: cfg.Key, Ledger: cfg.Ledger, Streams: streams{s.tree}, Media: m,
-		Place: cfg.Place, Claim: cfg.Claim, Published: cfg.Published, Handover: cfg.Handover, Addrs: cfg.Addrs,
+		Place: cfg.Place, Claim: cfg.Claim, Pass: cfg.Pass, Published: cfg.Published, Handover: cfg.Handover, Addrs: cfg.Addrs,
 		Gate: cfg.Gate, Rights: cfg.Rights, AddressSessions: cfg.AddressSessions, Overflow: cfg.Overflow, Patience: cfg.Patience,
 		RoomWait: cfg.RoomWait, PublicURL: cfg.PublicURL, Origins: cfg.Origins,
 		Event: cfg.Event, Measured: cfg.Measured, Log: cfg.Log, Tracer: cfg.Tracer,

@@ -39,11 +39,11 @@ type ownClaim struct {
 	rival   peer.ID       // the node it gave way to; then it never settles
 	lost    chan struct{} // closed once rival is set
 	right   []byte        // by which its publisher has the name; empty: it came first
-	since   time.Time     // when it was begun
+	since   time.Time     // when its publisher got it
 }
 
 // begin makes a claim of this node's own, unless there is one.
-func (c *claims) begin(now time.Time, topic holder.Topic, right []byte) (own *ownClaim, ok bool) {
+func (c *claims) begin(topic holder.Topic, right []byte) (own *ownClaim, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mine[topic] != nil {
@@ -52,17 +52,26 @@ func (c *claims) begin(now time.Time, topic holder.Topic, right []byte) (own *ow
 	if c.mine == nil {
 		c.mine = make(map[holder.Topic]*ownClaim)
 	}
-	own = &ownClaim{lost: make(chan struct{}), right: right, since: now}
+	own = &ownClaim{lost: make(chan struct{}), right: right}
 	c.mine[topic] = own
 	return own, true
 }
 
 // settle makes the name this node's, unless it gave way to rival meanwhile.
-func (c *claims) settle(own *ownClaim) (rival peer.ID, ok bool) {
+func (c *claims) settle(now time.Time, own *ownClaim) (rival peer.ID, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	own.settled = own.rival == ""
+	own.settled, own.since = own.rival == "", now
 	return own.rival, own.settled
+}
+
+// pass gives the name, if it is this node's, to another publisher here.
+func (c *claims) pass(now time.Time, topic holder.Topic, right []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if own := c.mine[topic]; own != nil && own.settled {
+		own.right, own.since = right, now
+	}
 }
 
 // end gives the claim up.

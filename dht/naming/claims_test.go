@@ -47,7 +47,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 		var takers []*claimant
 		for _, i := range rnd.Perm(len(ids))[:2+rnd.IntN(2)] {
 			c := nodes[ids[i]]
-			c.own, _ = c.claims.begin(time.Now(), topic, nil)
+			c.own, _ = c.claims.begin(topic, nil)
 			c.asked = make(map[peer.ID]bool)
 			c.ballot = ballot{
 				self: c.id, taking: true, voters: holders, must: directory.Majority(len(holders)),
@@ -90,7 +90,7 @@ func TestOneClaimantGetsTheName(t *testing.T) {
 				c.claims.end(topic, c.own)
 				c.done = "refused"
 			case c.ballot.hearing().Enough() && c.ballot.unheard() == "" && rnd.IntN(2) == 0:
-				if _, ok := c.claims.settle(c.own); ok {
+				if _, ok := c.claims.settle(now, c.own); ok {
 					c.done = "got it"
 				} else {
 					c.claims.end(topic, c.own)
@@ -173,6 +173,34 @@ func TestBallot(t *testing.T) {
 			t.Errorf("%s: free is %v, of %v", name, free, b.hearing())
 		}
 	}
+}
+
+// A name is held by the right, and since the time, of the publisher that has it now.
+func TestHeldByWhoHasIt(t *testing.T) {
+	const topic = holder.Topic("stream/show")
+	var c claims
+	settled := time.Unix(1_000_000, 0)
+	held := func(after, age time.Duration, of string, alice, bob bool) {
+		t.Helper()
+		for right, want := range map[string]bool{"alice": alice, "bob": bob} {
+			got, same := c.held(settled.Add(after), topic, "asker", prove([]byte(right), topic, "asker"))
+			if got != age || same != want {
+				t.Errorf("%s: held for %v, not %v; by the right of %s %t, not %t", of, got, age, right, same, want)
+			}
+		}
+	}
+	own, _ := c.begin(topic, []byte("alice"))
+	c.pass(settled, topic, []byte("bob"))
+	held(0, 0, "pending", false, false)
+	c.settle(settled, own)
+	held(time.Minute, time.Minute, "alice's", true, false)
+	c.pass(settled.Add(time.Minute), topic, []byte("bob"))
+	held(time.Minute+time.Second, time.Second, "passed to bob", false, true)
+	c.pass(settled.Add(time.Hour), topic, nil)
+	held(2*time.Hour, time.Hour, "passed to one without a right", false, false)
+	c.end(topic, own)
+	c.pass(settled.Add(time.Hour), topic, []byte("bob"))
+	held(2*time.Hour, 0, "given up", false, false)
 }
 
 // A peer's new claims replace its own oldest ones, not those of others, and

@@ -103,7 +103,7 @@ func (p *poll) run(ctx context.Context) error {
 			p.heard(a)
 		case <-tick.C:
 		case <-lost:
-			if rival, ok := p.r.claims.settle(p.own); !ok {
+			if rival, ok := p.r.claims.settle(time.Now(), p.own); !ok {
 				return &Taken{At: rival, Now: true}
 			}
 		case <-ctx.Done():
@@ -139,7 +139,10 @@ func (p *poll) complete() bool {
 
 // ask asks every node that is due: those that failed, again.
 func (p *poll) ask(ctx context.Context) {
-	now, known := time.Now(), p.r.cfg.Directory.Known(p.voters[:min(len(p.voters), holder.Replicas)])
+	now, claim := time.Now(), &pb.Claim{
+		Topic: string(p.topic), Intent: p.intent, Proof: p.proof(),
+		Known: p.r.cfg.Directory.Known(p.voters[:min(len(p.voters), holder.Replicas)]),
+	}
 	one := func(id peer.ID, voter bool) {
 		at := p.asked[id]
 		if _, heard := p.said[id]; heard || id == p.self || at != nil && (at.pending || now.Before(at.again)) {
@@ -160,7 +163,7 @@ func (p *poll) ask(ctx context.Context) {
 			limit = nextAnswer
 		}
 		if !p.r.tasks.Go(func() {
-			reply, err := p.r.cfg.Ask(ctx, id, &pb.Claim{Topic: string(p.topic), Intent: p.intent, Known: known, Proof: p.proof()}, limit)
+			reply, err := p.r.cfg.Ask(ctx, id, claim, limit)
 			select {
 			case p.answers <- pollAnswer{id, reply, err}:
 			case <-ctx.Done():

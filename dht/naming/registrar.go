@@ -169,13 +169,13 @@ func (r *Registrar) claim(ctx context.Context, stream string, right []byte) (rel
 
 func (r *Registrar) claimOnce(ctx context.Context, stream string, right []byte) (release func(), err error) {
 	topic := holder.StreamTopic(stream)
-	own, ok := r.claims.begin(time.Now(), topic, right)
+	own, ok := r.claims.begin(topic, right)
 	if !ok {
 		return nil, &Taken{At: r.cfg.ID}
 	}
 	b, err := r.poll(ctx, topic, pb.Claim_TAKE, own)
 	if err == nil {
-		if rival, ok := r.claims.settle(own); !ok {
+		if rival, ok := r.claims.settle(time.Now(), own); !ok {
 			err = &Taken{At: rival, Now: true}
 		}
 	}
@@ -186,6 +186,12 @@ func (r *Registrar) claimOnce(ctx context.Context, stream string, right []byte) 
 		return nil, err
 	}
 	return func() { r.claims.end(topic, own) }, nil
+}
+
+// Pass has stream's name, if this node has it, go over to another publisher here,
+// that has right: from now on it is held by that, and since now.
+func (r *Registrar) Pass(stream string, right []byte) {
+	r.claims.pass(time.Now(), holder.StreamTopic(stream), right)
 }
 
 // aliveFor is how long a node that a holder has heard from counts as running,

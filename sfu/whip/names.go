@@ -104,11 +104,14 @@ func (n *names) publish(sess *session, inherit bool) error {
 	}
 	if gone != nil {
 		sess.unname = gone.unname
+		if n.cfg.Pass != nil {
+			n.cfg.Pass(name, sess.grant.Right())
+		}
 	}
 	if old != nil && !old.Ended() && sess.publisher.Adopt(old.Tracks) {
 		sess.stream, sess.inherited = old, now
 	}
-	n.publishers[name] = sess
+	n.publishers[name], sess.began = sess, now
 	n.mu.Unlock()
 	if gone != nil {
 		silent := gone.publisher.Quiet(now, gone.began)

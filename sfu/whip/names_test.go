@@ -1,6 +1,7 @@
 package whip
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,39 @@ func TestKeepsName(t *testing.T) {
 	if keepsName(Rival{Node: "b"}, "a", time.Hour) || !keepsName(Rival{Node: "a"}, "b", time.Hour) {
 		t.Error("of a node that does not say for how long, the smaller ID keeps it")
 	}
+}
+
+// A publisher that takes over from one here gets its claim, by the right and from
+// the time of its own.
+func TestClaimPassesToWhoTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		claimed, passed := 0, 0
+		f := newFake(t, func(c *Config) {
+			c.Claim = func(context.Context, string, []byte) (func(), error) {
+				claimed++
+				time.Sleep(2 * settleSlack)
+				return func() {}, nil
+			}
+			c.Pass = func(name string, _ []byte) {
+				if name == "demo" {
+					passed++
+				}
+			}
+		})
+		for takenOver := range 3 {
+			if resp := f.post("/whip/demo", sdptest.Offer(sdptest.Audio("0", "sendonly"))); resp.StatusCode != 201 {
+				t.Fatalf("publisher %d: %s", takenOver, resp.Status)
+			}
+			if claimed != 1 || passed != takenOver {
+				t.Errorf("taken over %d times: claimed %d times and passed %d times", takenOver, claimed, passed)
+			}
+			if held := time.Since(f.names.publishers["demo"].began); held != 0 {
+				t.Errorf("taken over %d times: held for %v", takenOver, held)
+			}
+			f.transports[takenOver].quiet = giveWayAfter
+			time.Sleep(5 * time.Second)
+		}
+	})
 }
 
 // A stream waits for a publisher that has vanished, and not for one that has

@@ -202,6 +202,9 @@ type Config struct {
 	// release is called. The error is a [*problem.TakenError] or a
 	// [*problem.UnansweredError]. Nil: check names on this node only.
 	Claim func(ctx context.Context, stream string, right []byte) (release func(), err error)
+	// Pass has a name that this node has go over to another publisher here, that
+	// has right. Nil: it need not be told.
+	Pass func(stream string, right []byte)
 	// Published returns the other nodes that have a publisher of stream, by right
 	// or another. Nil: do not check.
 	Published func(ctx context.Context, stream string, right []byte) ([]Rival, error)

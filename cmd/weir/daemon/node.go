@@ -295,7 +295,7 @@ func newNode(cfg nodeConfig) (_ *node, err error) {
 
 	n.sfu, err = sfu.New(sfu.Config{
 		Self: self, Key: key, Socket: socket, Ledger: n.ledger,
-		Locate: n.placer.Locate, Live: n.placer.Live, Place: n.placer.Place, Claim: n.placer.Claim, Published: n.placer.Published, Dial: n.placer.Dial, Handover: n.placer.Handover,
+		Locate: n.placer.Locate, Live: n.placer.Live, Place: n.placer.Place, Claim: n.placer.Claim, Pass: n.dht.Names.Pass, Published: n.placer.Published, Dial: n.placer.Dial, Handover: n.placer.Handover,
 		Addrs:   n.placer.Addrs,
 		Changed: n.dht.Publisher.Kick, Patience: policy.MaxWaitTimeout,
 		Delivered: n.dht.Shortfalls.Delivered,
