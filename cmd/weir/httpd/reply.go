@@ -48,6 +48,8 @@ func EventStream(w http.ResponseWriter) (send func(v any) error, ok bool) {
 			head = "event: " + v.EventName() + "\n"
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+		// Over HTTP/2 a deadline ends the stream even if nothing is being written.
+		defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
 		if _, err := fmt.Fprintf(w, "%sdata: %s\n\n", head, b); err != nil {
 			return err
 		}

@@ -148,6 +148,7 @@ func (s *Session) follow(w http.ResponseWriter, r *http.Request, _ string) error
 			if err == nil {
 				err = control.Flush()
 			}
+			_ = control.SetWriteDeadline(time.Time{}) // over HTTP/2 it ends the stream even if nothing is being written
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				s.counters.slow.Add(1)
 				s.log.DebugContext(r.Context(), "event stream closed", "stream", s.stream.Name, "err", "its reader does not read")

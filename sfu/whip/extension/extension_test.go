@@ -1,6 +1,7 @@
 package extension
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -230,6 +231,53 @@ func TestSlowReaderIsDropped(t *testing.T) {
 		}
 	})
 }
+
+// Over HTTP/2 a stream stays while nothing is written for longer than a reader
+// may take for an event.
+func TestQuietStreamStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		over := make(chan struct{})
+		s, _ := newSession(newFake(), over)
+		near, far := net.Pipe()
+		var http2 http.Protocols
+		http2.SetUnencryptedHTTP2(true)
+		web := &http.Server{Handler: handler(s), Protocols: &http2}
+		conns := &oneConn{conn: near, closed: make(chan struct{})}
+		go func() { _ = web.Serve(conns) }()
+		defer web.Close()
+		client := &http.Transport{Protocols: &http2, DialContext: func(context.Context, string, string) (net.Conn, error) { return far, nil }}
+		defer client.CloseIdleConnections()
+		id := strings.TrimPrefix(ask(s, "POST", "events", "").Header().Get("Location"), sessionURL)
+		resp, err := (&http.Client{Transport: client}).Get("http://node.example/session/X" + id)
+		if err != nil || resp.ProtoMajor != 2 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		time.AfterFunc(10*keepalive, func() { close(over) })
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if beats := strings.Count(string(text), "\n:"); err != nil || beats < 8 {
+			t.Errorf("it ends with %v after %q", err, text)
+		}
+	})
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	conn   net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	<-l.closed
+	return nil, net.ErrClosed
+}
+func (l *oneConn) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
+func (l *oneConn) Addr() net.Addr { return &net.UnixAddr{} }
 
 // A pipeWriter answers over a connection.
 type pipeWriter struct {
