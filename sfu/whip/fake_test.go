@@ -41,6 +41,7 @@ type fake struct {
 	transports []*fakeTransport // in the order in which they were made
 	events     []event.Event
 	vanished   []time.Time // last signs of life of publishers that may come back
+	refuse     error       // of publishers' offers
 	unlike     bool        // tracks of a publisher differ from those of the one before
 }
 
@@ -190,6 +191,9 @@ func (m fakeMedia) made() *fakeTransport {
 }
 
 func (m fakeMedia) Publish(_ context.Context, _ *sdp.Offer, tell func(event.Event)) (Publisher, []*forward.Track, string, error) {
+	if m.f.refuse != nil {
+		return nil, nil, "", m.f.refuse
+	}
 	t := m.made()
 	t.tell = tell
 	return t, []*forward.Track{{ID: "audio0", Codec: forward.Codec{MimeType: "audio/opus"}}}, "v=0\r\n", nil

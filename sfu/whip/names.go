@@ -47,18 +47,29 @@ func (n *names) reserve(name string, by *rights.Grant) (func(), error) {
 	return done, nil
 }
 
-// claim takes the name of a stream, so that no other node gives it to another
-// publisher, and returns the function that releases it.
-func (n *names) claim(ctx context.Context, name string, right []byte) (release func(), err error) {
-	if n.cfg.Claim == nil {
-		return func() {}, nil
+// take gives a session that is set up its stream's name, so that no other node
+// gives it to another publisher, and makes the stream known. That comes last, and
+// at the node that admits the publisher only, since one of the same right at
+// another node is ended by it. Where a publisher here is to give way, this node has
+// the name already. The caller has reserved the name.
+func (n *names) take(ctx context.Context, sess *session) error {
+	name := sess.stream.Name
+	inherit := n.givesWay(name, sess.grant)
+	sess.unname = func() {}
+	if !inherit && n.cfg.Claim != nil {
+		release, err := n.cfg.Claim(ctx, name, sess.grant.Right())
+		if there := (*problem.TakenError)(nil); errors.As(err, &there) {
+			return taken(name, there.Where())
+		} else if err != nil {
+			return err
+		}
+		sess.unname = release
 	}
-	release, err = n.cfg.Claim(ctx, name, right)
-	var there *problem.TakenError
-	if errors.As(err, &there) {
-		return nil, taken(name, there.Where())
+	err := n.publish(sess, inherit)
+	if err != nil {
+		sess.unname()
 	}
-	return release, err
+	return err
 }
 
 func taken(name, where string) error {

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weir/sfu/problem"
 	"weir/sfu/sdp/sdptest"
 )
 
@@ -66,6 +67,33 @@ func TestClaimPassesToWhoTakesOver(t *testing.T) {
 			time.Sleep(5 * time.Second)
 		}
 	})
+}
+
+// A name is claimed once the publisher's offer is answered, since that may end a
+// publisher elsewhere; one that does not get it leaves nothing behind.
+func TestClaimComesLast(t *testing.T) {
+	claimed := 0
+	f := newFake(t, func(c *Config) {
+		c.Claim = func(context.Context, string, []byte) (func(), error) {
+			claimed++
+			return nil, &problem.TakenError{Node: "other"}
+		}
+	})
+	f.refuse = problem.New(problem.BadBody, "no codec of it is forwarded")
+	offer := sdptest.Offer(sdptest.Audio("0", "sendonly"))
+	if resp := f.post("/whip/demo", offer); resp.StatusCode != 400 || claimed != 0 {
+		t.Errorf("an offer that is refused: %s, and %d claims", resp.Status, claimed)
+	}
+	f.refuse = nil
+	if resp := f.post("/whip/demo", offer); resp.StatusCode != 409 || claimed != 1 {
+		t.Errorf("a name that is taken: %s, and %d claims", resp.Status, claimed)
+	}
+	if st, _ := f.Here("demo"); st != nil || len(f.transports) != 1 || !f.transports[0].closed || len(f.all()) != 0 {
+		t.Errorf("it leaves the stream %v and %d transports, closed %t, and %d sessions", st, len(f.transports), f.transports[0].closed, len(f.all()))
+	}
+	if got := f.ledger.Totals(time.Now()); got.Publishers != 0 {
+		t.Errorf("it leaves %d publishers in the ledger", got.Publishers)
+	}
 }
 
 // A stream waits for a publisher that has vanished, and not for one that has

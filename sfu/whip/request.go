@@ -101,38 +101,19 @@ func (a *request) publish(ctx context.Context) (*session, string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, SetupTimeout)
 	defer cancel()
-	var (
-		sess   *session
-		answer string
-	)
-	// Claim the name only on the node that admits the publisher: a redirected
-	// client is checked by its target. Where a publisher here is to give way,
-	// this node has the name already.
-	release, inherit := func() {}, a.server.names.givesWay(a.name, a.grant)
-	if !inherit {
-		release, err = a.server.names.claim(ctx, a.name, a.grant.Right())
-	}
-	if err == nil {
-		if sess, answer, err = a.setUpPublisher(ctx, entry); err != nil {
-			release()
-		} else {
-			sess.unname, sess.grant = release, a.grant
-			if err = a.server.names.publish(sess, inherit); err != nil {
-				sess.transport.Close()
-			}
-		}
-	}
+	sess, answer, err := a.setUpPublisher(ctx, entry)
 	if err == nil {
 		if a.ticket != nil {
 			sess.from = a.ticket.From
 		}
 		sess.grant, sess.left = a.grant, a.release
-		err = a.server.admit(sess)
-	}
-	if err != nil {
-		if sess != nil && sess.unname != nil {
+		if err = a.server.names.take(ctx, sess); err != nil {
+			sess.transport.Close()
+		} else if err = a.server.admit(sess); err != nil {
 			sess.unname()
 		}
+	}
+	if err != nil {
 		a.server.cfg.Ledger.End(entry)
 		return nil, "", err
 	}
