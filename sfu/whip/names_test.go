@@ -128,7 +128,6 @@ func TestWhoMayComeBack(t *testing.T) {
 				if f.Yield("demo", false) {
 					t.Error("one that sends gives way to another right")
 				}
-				f.transports[0].checked = time.Now()
 				time.Sleep(time.Second)
 				f.transports[0].quiet = time.Second
 				last := time.Now().Add(-time.Second)
