@@ -6,12 +6,12 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/pion/webrtc/v4"
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"weir/capacity"
@@ -20,7 +20,8 @@ import (
 	"weir/sfu/problem"
 )
 
-// A parent is a fake Upstream that a test controls.
+// A parent is a fake Upstream that a test controls: it is the source of real
+// tracks, and has no link.
 type parent struct {
 	node  peer.ID
 	alike bool
@@ -28,29 +29,76 @@ type parent struct {
 	first Beat
 	beats chan Beat // nil: of a release before there were beats
 	leave chan struct{}
-	taken atomic.Bool
 	over  chan struct{}
 	once  sync.Once
 	why   string
+
+	mu  sync.Mutex
+	ups []*forward.UpTrack // audio and video
+}
+
+// Tracks are an audio track, which begins with any packet, and a video track,
+// which waits for a keyframe.
+func (p *parent) Tracks() []*forward.Track {
+	return []*forward.Track{
+		{ID: "audio0", Codec: forward.Codec{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}},
+		{ID: "video0", Codec: forward.Codec{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}},
+	}
+}
+
+func (p *parent) Connect(tracks []*forward.Track) { p.connect(tracks, (*forward.Track).Attach) }
+func (p *parent) Prepare(tracks []*forward.Track) { p.connect(tracks, (*forward.Track).Prepare) }
+
+func (p *parent) connect(tracks []*forward.Track, source func(*forward.Track, forward.Receiver) *forward.UpTrack) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range tracks {
+		p.ups = append(p.ups, source(t, p))
+	}
+}
+
+func (p *parent) RequestKeyframe() bool { return true }
+
+// sources returns the sources of the tracks.
+func (p *parent) sources() []*forward.UpTrack {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.ups)
+}
+
+func (p *parent) Taken() bool {
+	return !slices.ContainsFunc(p.sources(), func(u *forward.UpTrack) bool { return !u.Taken() })
+}
+
+func (p *parent) Take() {
+	for _, u := range p.sources() {
+		if !u.Taken() {
+			u.Take()
+		}
+	}
+}
+
+func (p *parent) End(why string) {
+	p.once.Do(func() {
+		p.why = why
+		for _, u := range p.sources() {
+			u.Close()
+		}
+		close(p.over)
+	})
 }
 
 func (p *parent) Peer() peer.ID                   { return p.node }
 func (p *parent) Path() []peer.ID                 { return []peer.ID{p.node} }
 func (p *parent) RTT() time.Duration              { return time.Millisecond }
-func (p *parent) Tracks() []*forward.Track        { return nil }
 func (p *parent) Continues([]*forward.Track) bool { return p.alike }
-func (p *parent) Connect([]*forward.Track)        {}
 func (p *parent) Beat() (Beat, bool)              { return p.first, p.beats != nil }
 func (p *parent) Beats() <-chan Beat              { return p.beats }
-func (p *parent) Prepare([]*forward.Track)        {}
-func (p *parent) Taken() bool                     { return p.taken.Load() }
-func (p *parent) Take()                           { p.taken.Store(true) }
 func (p *parent) Leaving() <-chan struct{}        { return p.leave }
 func (p *parent) Moved() <-chan []peer.ID         { return p.moved }
 func (p *parent) Done() <-chan struct{}           { return p.over }
 func (p *parent) Reason() string                  { return p.why }
 func (p *parent) Unsubscribe()                    { p.End("unsubscribed") }
-func (p *parent) End(why string)                  { p.once.Do(func() { p.why = why; close(p.over) }) }
 
 // A grove is a Tree with a fixed list of carriers, the nearest first.
 type grove struct {

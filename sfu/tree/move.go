@@ -93,7 +93,8 @@ func (m *move) stop() {
 }
 
 // change continues the stream from next instead of in, and returns next, or in if
-// that has failed. Both serve until next has brought a keyframe of each track.
+// that has failed: then in has all tracks again, also those that next has taken.
+// Both serve until next has brought a keyframe of each track.
 func (m *move) change(in, next Upstream) Upstream {
 	t := m.tree
 	next.Prepare(m.st.Tracks)
@@ -109,6 +110,9 @@ func (m *move) change(in, next Upstream) Upstream {
 		case <-late.C:
 			next.Take()
 		case <-next.Done():
+			if m.ctx.Err() == nil { // else the tracks are those of the publisher
+				in.Take()
+			}
 			m.stop() // told again by whoever is left
 			return in
 		case <-m.ctx.Done():

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/pion/rtp"
 
 	"weir/capacity/event"
 )
@@ -67,4 +68,31 @@ func TestMoveBeforeTheParentGoes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A move that fails after some tracks have come from the other parent gives them
+// back: audio changes with its first packet, and video waits for a keyframe.
+func TestFailedMoveGivesTracksBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGrove(t, "near")
+		_, release := g.view(t)
+		defer release()
+		near := g.last()
+		close(near.leave)
+		time.Sleep(time.Millisecond)
+		g.set("near", "far")
+		time.Sleep(movePause + switchTime/2)
+		far := g.last()
+		audio := far.sources()[0]
+		audio.Forward(&rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: 1}, Payload: []byte{1}}, time.Now())
+		if !audio.Taken() || far.Taken() {
+			t.Fatalf("audio taken %t, all taken %t", audio.Taken(), far.Taken())
+		}
+		g.set("near")
+		far.End("link")
+		synctest.Wait()
+		if !near.Taken() {
+			t.Error("a track has no source: it waits for the parent that has gone")
+		}
+	})
 }
