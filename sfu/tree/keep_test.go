@@ -24,6 +24,7 @@ import (
 // tracks, and has no link.
 type parent struct {
 	node  peer.ID
+	path  []peer.ID // to it
 	alike bool
 	moved chan []peer.ID
 	first Beat
@@ -89,7 +90,7 @@ func (p *parent) End(why string) {
 }
 
 func (p *parent) Peer() peer.ID                   { return p.node }
-func (p *parent) Path() []peer.ID                 { return []peer.ID{p.node} }
+func (p *parent) Path() []peer.ID                 { return slices.Clone(p.path) }
 func (p *parent) RTT() time.Duration              { return time.Millisecond }
 func (p *parent) Continues([]*forward.Track) bool { return p.alike }
 func (p *parent) Beat() (Beat, bool)              { return p.first, p.beats != nil }
@@ -107,14 +108,15 @@ type grove struct {
 	mu       sync.Mutex
 	carriers []peer.ID
 	events   []event.Event
-	beating  bool // parents pass beats on
-	first    Beat // of new parents
-	unlike   bool // tracks of a pull differ from those of the one before
+	beating  bool                  // parents pass beats on
+	first    Beat                  // of new parents
+	paths    map[peer.ID][]peer.ID // to carriers that relay; of others it is themselves
+	unlike   bool                  // tracks of a pull differ from those of the one before
 	parents  []*parent
 }
 
 func newGrove(t *testing.T, carriers ...peer.ID) *grove {
-	g := &grove{carriers: carriers}
+	g := &grove{carriers: carriers, paths: map[peer.ID][]peer.ID{}}
 	g.Tree = New(Config{
 		Self: "self",
 		Locate: func(_ context.Context, _ capacity.Need, exclude []peer.ID) (Source, error) {
@@ -131,7 +133,11 @@ func newGrove(t *testing.T, carriers ...peer.ID) *grove {
 		Subscribe: func(_ context.Context, from Source, _ string) (Upstream, error) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			p := &parent{node: from.Node, alike: !g.unlike, moved: make(chan []peer.ID, 1), leave: make(chan struct{}), over: make(chan struct{})}
+			path := g.paths[from.Node]
+			if path == nil {
+				path = []peer.ID{from.Node}
+			}
+			p := &parent{node: from.Node, path: path, alike: !g.unlike, moved: make(chan []peer.ID, 1), leave: make(chan struct{}), over: make(chan struct{})}
 			if g.beating {
 				p.beats, p.first = make(chan Beat), g.first
 			}

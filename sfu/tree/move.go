@@ -3,6 +3,7 @@ package tree
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -65,12 +66,8 @@ func (m *move) begin(from peer.ID) {
 				return
 			}
 			try, done := context.WithTimeout(ctx, moveTime)
-			in, _, err := m.tree.pullFrom(try, m.st.Name, nil, []peer.ID{from})
+			in, err := m.search(try, from)
 			done()
-			if err == nil && !in.Continues(m.st.Tracks) {
-				in.Unsubscribe()
-				err = errors.New("it has other tracks")
-			}
 			if err == nil {
 				select {
 				case m.found <- in:
@@ -82,6 +79,29 @@ func (m *move) begin(from peer.ID) {
 			m.tree.log.DebugContext(ctx, "no other parent yet", "stream", m.st.Name, "parent", from, "err", err)
 		}
 	})
+}
+
+// search pulls the stream from a carrier that it does not reach by way of from.
+// The others have to move as well: of two children that search at once, each
+// would find the other.
+func (m *move) search(ctx context.Context, from peer.ID) (in Upstream, err error) {
+	exclude := []peer.ID{from}
+	for range pullAttempts {
+		if in, _, err = m.tree.pullFrom(ctx, m.st.Name, nil, exclude); err != nil {
+			return nil, err
+		}
+		switch {
+		case slices.Contains(in.Path(), from):
+			err = errors.New("it has to move too")
+		case !in.Continues(m.st.Tracks):
+			err = errors.New("it has other tracks")
+		default:
+			return in, nil
+		}
+		in.Unsubscribe()
+		exclude = append(exclude, in.Peer())
+	}
+	return nil, err
 }
 
 // stop ends the search.
@@ -102,6 +122,13 @@ func (m *move) change(in, next Upstream) Upstream {
 	defer check.Stop()
 	late := time.NewTimer(switchTime)
 	defer late.Stop()
+	var path []peer.ID // of next, if that has changed
+	giveUp := func() {
+		if m.ctx.Err() == nil { // else the tracks are those of the publisher
+			in.Take()
+		}
+		m.stop() // told again by whoever is left
+	}
 	for !next.Taken() {
 		select {
 		case <-check.C:
@@ -110,11 +137,14 @@ func (m *move) change(in, next Upstream) Upstream {
 		case <-late.C:
 			next.Take()
 		case <-next.Done():
-			if m.ctx.Err() == nil { // else the tracks are those of the publisher
-				in.Take()
-			}
-			m.stop() // told again by whoever is left
+			giveUp()
 			return in
+		case path = <-next.Moved():
+			if slices.Contains(path, t.cfg.Self) {
+				next.Unsubscribe()
+				giveUp()
+				return in
+			}
 		case <-m.ctx.Done():
 			next.Unsubscribe()
 			return in
@@ -126,7 +156,10 @@ func (m *move) change(in, next Upstream) Upstream {
 		next.Unsubscribe() // it is published here
 		return in
 	}
-	t.moved(m.st, m.st.Path())
+	if path == nil {
+		path = next.Path()
+	}
+	t.moved(m.st, append(path, t.cfg.Self))
 	t.event(event.Event{Kind: event.PullMoved, Stream: m.st.Name, Peer: next.Peer(), Elapsed: capacity.Milliseconds(time.Since(began))})
 	in.Unsubscribe()
 	return next

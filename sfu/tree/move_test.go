@@ -12,6 +12,13 @@ import (
 	"weir/capacity/event"
 )
 
+// relay sets the path by which a carrier has the stream.
+func (g *grove) relay(node peer.ID, path ...peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.paths[node] = path
+}
+
 // A relay whose parent is about to go connects to another one, leaves the first
 // when the other has taken over, and keeps the first as long as there is none.
 func TestMoveBeforeTheParentGoes(t *testing.T) {
@@ -38,6 +45,39 @@ func TestMoveBeforeTheParentGoes(t *testing.T) {
 			g.last().End("link")
 			g.set("near")
 		}, []peer.ID{"near", "self"}, 0, ""},
+		{"the other comes by way of here", func(g *grove, near *parent) {
+			g.set("near", "far")
+			time.Sleep(2*movePause - time.Millisecond)
+			g.set("near")
+			g.last().moved <- []peer.ID{"origin", "self", "far"}
+			time.Sleep(time.Millisecond)
+			if g.last().why != "unsubscribed" {
+				t.Error("a circle is kept")
+			}
+		}, []peer.ID{"near", "self"}, 0, ""},
+		{"the other moves", func(g *grove, near *parent) {
+			g.set("near", "far")
+			time.Sleep(2*movePause - time.Millisecond)
+			g.last().moved <- []peer.ID{"origin", "far"}
+			time.Sleep(time.Millisecond)
+			g.last().Take()
+		}, []peer.ID{"origin", "far", "self"}, 1, "unsubscribed"},
+		{"a sibling is nearer", func(g *grove, near *parent) {
+			g.relay("sibling", "near", "sibling")
+			g.set("near", "sibling", "far")
+			time.Sleep(2*movePause + switchTime)
+		}, []peer.ID{"far", "self"}, 1, "unsubscribed"},
+		{"there are only siblings", func(g *grove, near *parent) {
+			g.relay("sibling", "near", "sibling")
+			g.relay("nephew", "near", "sibling", "nephew")
+			g.set("near", "sibling", "nephew")
+		}, []peer.ID{"near", "self"}, 0, ""},
+		{"the sibling has moved", func(g *grove, near *parent) {
+			g.relay("sibling", "near", "sibling")
+			g.set("near", "sibling")
+			time.Sleep(5 * time.Second)
+			g.relay("sibling", "origin", "sibling")
+		}, []peer.ID{"origin", "sibling", "self"}, 1, "unsubscribed"},
 		{"the first goes at once", func(g *grove, near *parent) {
 			near.End("link")
 			g.set("far")
