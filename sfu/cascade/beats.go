@@ -19,6 +19,7 @@ const (
 // the tree receives from news.
 type beats struct {
 	first *tree.Beat // as of the subscription; nil: the peer knows no beats. Constant once the subscription is answered
+	came  time.Time  // first; constant like it
 	news  chan tree.Beat
 
 	counted bool   // count holds
@@ -35,7 +36,7 @@ func (b *beats) subscribed(m *pb.Beat) {
 		return
 	}
 	first := beatFrom(m)
-	b.first, b.count, b.counted = &first, m.Count, true
+	b.first, b.came, b.count, b.counted = &first, time.Now(), m.Count, true
 }
 
 // moved begins anew: by another path the count may be lower. Beats that only go
@@ -67,12 +68,14 @@ func (b *beats) take(m *pb.Beat, now time.Time) bool {
 	return true
 }
 
-// Beat returns the newest beat when the pull was set up.
+// Beat returns the newest beat when the pull was set up, of the age that it has
+// now.
 func (in *upstream) Beat() (tree.Beat, bool) {
-	if in.beats.first == nil {
+	first := in.beats.first
+	if first == nil {
 		return tree.Beat{}, false
 	}
-	return *in.beats.first, true
+	return tree.Beat{Count: first.Count, Age: first.Age + time.Since(in.beats.came)}, true
 }
 
 // Beats receives later beats; the last one counts.

@@ -73,11 +73,7 @@ func (t *Tree) keep(ctx context.Context, st *Stream, in Upstream) (why, detail s
 				linger.Reset(max(most-st.IdleFor(time.Now()), time.Until(answered), time.Millisecond))
 			}
 		case b := <-in.Beats():
-			st.follow(b, time.Now())
-			for _, c := range st.Children() {
-				c.TellBeat()
-			}
-			t.look(st)
+			t.heard(st, b)
 		case <-pulse.C:
 			next := t.look(st)
 			if next <= 0 {
@@ -118,6 +114,15 @@ func (t *Tree) keep(ctx context.Context, st *Stream, in Upstream) (why, detail s
 			}
 		}
 	}
+}
+
+// heard takes a beat of the parent's, and has the children told.
+func (t *Tree) heard(st *Stream, b Beat) {
+	st.follow(b, time.Now())
+	for _, c := range st.Children() {
+		c.TellBeat()
+	}
+	t.look(st)
 }
 
 // look reports whether the stream has become an orphan, or is one no longer, and

@@ -132,6 +132,8 @@ func (m *move) change(in, next Upstream) Upstream {
 	for !next.Taken() {
 		select {
 		case <-check.C:
+		case b := <-in.Beats():
+			t.heard(m.st, b)
 		case <-in.Done():
 			next.Take()
 		case <-late.C:

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,3 +137,41 @@ func TestFailedMoveGivesTracksBack(t *testing.T) {
 		}
 	})
 }
+
+// A relay follows the beats of its parent while it waits for the keyframes of
+// another, and so do its children.
+func TestMoveFollowsBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGrove(t, "near")
+		g.beating = true
+		st, release := g.view(t)
+		defer release()
+		child := &listener{}
+		leave, _ := st.Use(child, false)
+		defer leave()
+		near := g.last()
+		go near.beat(1, time.Minute)
+		close(near.leave)
+		time.Sleep(time.Millisecond)
+		g.set("near", "far")
+		time.Sleep(movePause)
+		before := child.beats.Load()
+		time.Sleep(switchTime - beatEvery)
+		if g.last() == near || g.last().Taken() {
+			t.Fatal("it does not move just now")
+		}
+		if n := child.beats.Load() - before; n < int64((switchTime-beatEvery)/beatEvery) {
+			t.Errorf("its child was told of %d beats", n)
+		}
+		if st.Orphan(time.Now()) || g.saw(event.StreamOrphaned) != 0 {
+			t.Error("an orphan although beats come")
+		}
+	})
+}
+
+// A listener is a child that counts what it is told.
+type listener struct{ beats, leaves atomic.Int64 }
+
+func (c *listener) TellPath([]peer.ID) {}
+func (c *listener) TellBeat()          { c.beats.Add(1) }
+func (c *listener) TellLeave()         { c.leaves.Add(1) }

@@ -15,11 +15,20 @@ import (
 	"weir/sfu/problem"
 )
 
-// beat has the parent pass beats on, five a second, for as long as d.
+// beat has the parent pass beats on, five a second, for as long as d, or until
+// the pull ends.
 func (p *parent) beat(from uint64, d time.Duration) {
 	for n := range uint64(d / beatEvery) {
-		p.beats <- Beat{Count: from + n}
-		time.Sleep(beatEvery)
+		select {
+		case p.beats <- Beat{Count: from + n}:
+		case <-p.over:
+			return
+		}
+		select {
+		case <-time.After(beatEvery):
+		case <-p.over:
+			return
+		}
 	}
 }
 

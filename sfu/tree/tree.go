@@ -79,8 +79,8 @@ type Upstream interface {
 
 	// Moved receives the node's path when that changes.
 	Moved() <-chan []peer.ID
-	// Beat returns the newest beat when the pull was set up; false: the node is
-	// of a release before there were beats. Beats receives later ones; the last
+	// Beat returns the newest beat when the pull was set up, of the age that it
+	// has now; false: the node is of a release before there were beats. Beats receives later ones; the last
 	// counts.
 	Beat() (b Beat, ok bool)
 	Beats() <-chan Beat
