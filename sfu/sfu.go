@@ -171,8 +171,8 @@ type SFU struct {
 // that pull streams relayed here move to others, and no others come. A stream
 // that is published here can be pulled as before.
 func (s *SFU) SetDraining(draining bool) {
-	if !s.leaving.Swap(draining) && draining {
-		s.tree.Leave()
+	if s.leaving.Swap(draining) != draining {
+		s.tree.Leave(draining)
 	}
 }
 

@@ -72,6 +72,9 @@ func (l *Link) serve(req *pb.Subscribe) {
 		waiting = waiting || mids[i] == ""
 	}
 	l.send(&pb.Message{Body: &pb.Message_Subscribed{Subscribed: answer}})
+	if l.links.cfg.Leaving() && !b.stream.Published() { // since newDownstream has looked
+		b.TellLeave()
+	}
 	if waiting {
 		l.negotiator.want()
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/pion/rtp"
 
 	"weir/capacity/event"
+	"weir/sfu/forward"
 )
 
 // relay sets the path by which a carrier has the stream.
@@ -175,3 +176,32 @@ type listener struct{ beats, leaves atomic.Int64 }
 func (c *listener) TellPath([]peer.ID) {}
 func (c *listener) TellBeat()          { c.beats.Add(1) }
 func (c *listener) TellLeave()         { c.leaves.Add(1) }
+
+// The children of a stream that is published here stay while the node is about
+// to go, and move once its publisher is elsewhere.
+func TestLeaveOnceThePublisherHasMoved(t *testing.T) {
+	for _, leaves := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGrove(t)
+			st := forward.NewStream("demo", nil, time.Now())
+			g.Publish(st)
+			child := &listener{}
+			gone, _ := st.Use(child, false)
+			defer gone()
+			g.Leave(true)
+			g.Leave(leaves)
+			if child.leaves.Load() != 0 {
+				t.Error("told to leave the only carrier")
+			}
+			g.Vanish(st, time.Now())
+			g.set("far")
+			time.Sleep(time.Second)
+			if path := g.Get("demo").Path(); !slices.Equal(path, []peer.ID{"far", "self"}) {
+				t.Fatalf("it comes by %v", path)
+			}
+			if told := child.leaves.Load() == 1; told != leaves {
+				t.Errorf("about to go %t, told %d times to leave", leaves, child.leaves.Load())
+			}
+		})
+	}
+}

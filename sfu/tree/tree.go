@@ -130,6 +130,7 @@ type Tree struct {
 
 	mu         sync.Mutex
 	closed     bool
+	leaving    bool // the node is about to go
 	streams    map[string]*Stream
 	publishing map[string]bool // names whose publisher is being set up
 	pulls      map[string]*pull
@@ -164,16 +165,29 @@ func (t *Tree) Pulls() int {
 	return len(t.pulls)
 }
 
-// Leave has the nodes that pull streams that are relayed here pull them from
-// others.
-func (t *Tree) Leave() {
+// Leave says whether the node is about to go: then the nodes that pull streams
+// that are relayed here pull them from others, now or once a stream that was
+// published here is relayed.
+func (t *Tree) Leave(leave bool) {
+	t.mu.Lock()
+	t.leaving = leave
+	t.mu.Unlock()
 	for _, st := range t.All() {
-		if st.Published() {
-			continue // it is nowhere else
-		}
-		for _, c := range st.Children() {
-			c.TellLeave()
-		}
+		t.tellLeave(st)
+	}
+}
+
+// tellLeave has the nodes that pull st pull it from others, if this one is about
+// to go and relays it.
+func (t *Tree) tellLeave(st *Stream) {
+	t.mu.Lock()
+	leaving := t.leaving
+	t.mu.Unlock()
+	if !leaving || st.Published() {
+		return // it is nowhere else
+	}
+	for _, c := range st.Children() {
+		c.TellLeave()
 	}
 }
 
@@ -285,6 +299,7 @@ func (t *Tree) Vanish(st *forward.Stream, since time.Time) {
 func (t *Tree) outlast(ctx context.Context, st *Stream) {
 	in, err := t.seek(ctx, st, "")
 	if err == nil {
+		t.tellLeave(st) // the publisher has gone elsewhere
 		t.keepOn(ctx, st, in)
 	} else if ctx.Err() == nil || t.ctx.Err() != nil {
 		why := Finished
