@@ -107,6 +107,7 @@ type grove struct {
 
 	mu       sync.Mutex
 	carriers []peer.ID
+	looks    int // for a carrier
 	events   []event.Event
 	beating  bool                  // parents pass beats on
 	first    Beat                  // of new parents
@@ -122,6 +123,7 @@ func newGrove(t *testing.T, carriers ...peer.ID) *grove {
 		Locate: func(_ context.Context, _ capacity.Need, exclude []peer.ID) (Source, error) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
+			g.looks++
 			for _, c := range g.carriers {
 				if !slices.Contains(exclude, c) {
 					return Source{Node: c}, nil

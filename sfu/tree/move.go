@@ -14,9 +14,11 @@ import (
 
 const (
 	// moveTime bounds the search for another parent while there is one, and
-	// movePause is the time after which a search that failed is repeated.
-	moveTime  = 4 * time.Second
-	movePause = time.Second
+	// movePause is the time after which a search that failed is repeated. It
+	// doubles with each, up to movePauseMost.
+	moveTime      = 4 * time.Second
+	movePause     = time.Second
+	movePauseMost = 15 * time.Second
 	// switchTime is how long another parent has to bring a keyframe of each track
 	// until the change is made without, and switchCheck the interval of checks:
 	// the payload may be encrypted end to end.
@@ -57,7 +59,7 @@ func (m *move) begin(from peer.ID) {
 	wait := movePause - time.Since(m.began) // since the last search, if it found one in vain
 	m.from, m.cancel, m.began = from, cancel, time.Now()
 	m.tree.wg.Go(func() {
-		for ; ; wait = movePause {
+		for pause := movePause; ; wait, pause = pause, min(2*pause, movePauseMost) {
 			again := time.NewTimer(max(0, wait))
 			select {
 			case <-again.C:

@@ -205,3 +205,20 @@ func TestLeaveOnceThePublisherHasMoved(t *testing.T) {
 		})
 	}
 }
+
+// A relay whose parent stays, or has no peer, looks for another ever more
+// seldom.
+func TestMoveIsTriedEverMoreSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGrove(t, "near")
+		_, release := g.view(t)
+		defer release()
+		close(g.last().leave)
+		time.Sleep(10 * time.Minute)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if most := 6 + int(10*time.Minute/movePauseMost); g.looks < most/2 || g.looks > most {
+			t.Errorf("it has looked %d times in 10 minutes, want at most %d", g.looks, most)
+		}
+	})
+}
