@@ -27,12 +27,12 @@ func mustCompile(tb testing.TB, p Policy) *Compiled {
 func TestFacts(t *testing.T) {
 	r := capacitytest.Record(t, "node")
 	r.Carries = capacitytest.StreamInfo(t, r.Node)
-	r.State = capacity.Draining
+	r.State = capacity.Full
 	me := capacity.Record{Node: capacitytest.ID(t, "origin"), Region: "us", Uplink: capacity.Usage{Used: 1, Limit: 2}}
 	need := capacity.Need{Purpose: capacity.Cascade, Stream: "demo", Uplink: 5_000_000, Packets: 600, Region: "eu"}
 	for _, expr := range []string{
 		`r.node == "` + r.Node.String() + `" and me.node == "` + me.Node.String() + `"`,
-		`r.state == "draining" and r.state != "active" and r.state in ["draining", "full"]`,
+		`r.state == "full" and r.state != "active" and r.state in ["draining", "full"]`,
 		`r.region == "eu" and me.region == "us" and r.zone == "eu-1a" and r.zone startsWith r.region`,
 		`r.release endsWith ".0" and r.release contains "0.1"`,
 		`"cascade/1" in r.features and not ("av1" in r.features)`,

@@ -25,6 +25,9 @@ const (
 	// ruleOrphan is the rule, of any policy, that rejects a carrier that is cut
 	// off from the stream's origin.
 	ruleOrphan = "orphan"
+	// ruleDraining is the rule, of any policy, that rejects a relay that is about
+	// to go for a cascade: it refuses.
+	ruleDraining = "draining"
 
 	defaultKeep = 4
 )
@@ -158,7 +161,8 @@ type Ranking struct {
 // Rank evaluates cands for need. me is the seeker's own record, or the zero
 // Record if there is none. A candidate is rejected by the first filter rule
 // that is not true for it, by "score" if its score is not a finite number, and
-// by "orphan" if it is cut off from the origin of the stream asked for.
+// by "orphan" if it is cut off from the origin of the stream asked for. A relay
+// that drains is rejected for a cascade, by "draining".
 // Rank neither keeps nor reorders cands.
 func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidate) Ranking {
 	env := &environment{Q: j.needVars(need)}
@@ -173,8 +177,8 @@ func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidat
 		j.recordVars(&env.R, &c.Record, need, me.Node, c.Trust)
 		env.RTT = capacity.Milliseconds(c.RTT)
 		n := len(j.score)
-		if s := c.Record.Carries; s != nil && s.State == capacity.Orphan {
-			found[i] = evaluated{of: c, rule: ruleOrphan}
+		if rule := unfit(need, &c.Record); rule != "" {
+			found[i] = evaluated{of: c, rule: rule}
 			continue
 		}
 		found[i] = j.evaluate(&machine, env, terms[i*n:(i+1)*n:(i+1)*n])
@@ -199,6 +203,20 @@ func (j *Compiled) Rank(need capacity.Need, me capacity.Record, cands []Candidat
 		verdicts[i] = Evaluation{*f.of, f.rule, f.score, f.terms}
 	}
 	return Ranking{Passed: verdicts[:passed:passed], Rejected: verdicts[passed:]}
+}
+
+// unfit returns the rule, of any policy, by which r is no source of the stream
+// asked for; "": none.
+func unfit(need capacity.Need, r *capacity.Record) string {
+	switch s := r.Carries; {
+	case s == nil:
+		return ""
+	case s.State == capacity.Orphan:
+		return ruleOrphan
+	case need.Purpose == capacity.Cascade && r.State == capacity.Draining && !s.Origin:
+		return ruleDraining
+	}
+	return ""
 }
 
 // evaluated is an evaluation without a copy of the candidate.

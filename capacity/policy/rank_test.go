@@ -74,7 +74,8 @@ func TestDefaultPolicyFilters(t *testing.T) {
 		{"a cascade pulls from carriers", cascade, func(r *capacity.Record) { r.Carries = nil }, "carries"},
 		{"a carrier passes", cascade, func(r *capacity.Record) {}, ""},
 		{"a full carrier still hands on", cascade, func(r *capacity.Record) { r.State = capacity.Full; r.Sessions = capacity.Usage{Used: 500, Limit: 500} }, ""},
-		{"a draining carrier still hands on", cascade, func(r *capacity.Record) { r.State = capacity.Draining }, ""},
+		{"a draining origin still hands on", cascade, func(r *capacity.Record) { r.State, r.Carries.Origin = capacity.Draining, true }, ""},
+		{"a draining relay does not", cascade, func(r *capacity.Record) { r.State = capacity.Draining }, "draining"},
 		{"a carrier needs no URL", cascade, func(r *capacity.Record) { r.URL = "" }, ""},
 		{"within the last tenth there is room for cascades", cascade, func(r *capacity.Record) {
 			r.Uplink = capacity.Usage{Used: 995_000_000, Limit: 1_000_000_000}

@@ -44,6 +44,7 @@ func (l *Link) serve(req *pb.Subscribe) {
 	defer span.End()
 	b, err := l.newDownstream(req)
 	if err != nil {
+		l.links.cfg.Ledger.Release(l.Peer, req.Lease)
 		problem.Failed(span, err)
 		var r *capacity.Refusal
 		if !errors.As(err, &r) {
