@@ -126,9 +126,7 @@ func (m *move) change(in, next Upstream) Upstream {
 	defer late.Stop()
 	var path []peer.ID // of next, if that has changed
 	giveUp := func() {
-		if m.ctx.Err() == nil { // else the tracks are those of the publisher
-			in.Take()
-		}
+		m.take(in)
 		m.stop() // told again by whoever is left
 	}
 	for !next.Taken() {
@@ -137,9 +135,9 @@ func (m *move) change(in, next Upstream) Upstream {
 		case b := <-in.Beats():
 			t.heard(m.st, b)
 		case <-in.Done():
-			next.Take()
+			m.take(next)
 		case <-late.C:
-			next.Take()
+			m.take(next)
 		case <-next.Done():
 			giveUp()
 			return in
@@ -167,4 +165,11 @@ func (m *move) change(in, next Upstream) Upstream {
 	t.event(event.Event{Kind: event.PullMoved, Stream: m.st.Name, Peer: next.Peer(), Elapsed: capacity.Milliseconds(time.Since(began))})
 	in.Unsubscribe()
 	return next
+}
+
+// take makes in the source of all tracks, unless a publisher is.
+func (m *move) take(in Upstream) {
+	if m.ctx.Err() == nil {
+		in.Take()
+	}
 }

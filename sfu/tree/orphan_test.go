@@ -254,6 +254,19 @@ func TestPublisherComesToARelay(t *testing.T) {
 	})
 }
 
+// A publisher that comes to a relay just before the pull is kept ends it as well:
+// else the pull would end the stream when nobody watches.
+func TestPublisherComesBeforeThePullIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near := &parent{node: "near", path: []peer.ID{"near"}, over: make(chan struct{})}
+		st := newRelay("demo", near, "self", time.Now())
+		st.publish("self", time.Now())
+		if st.pulling(t.Context()).Err() == nil {
+			t.Error("it is pulled although it is published here")
+		}
+	})
+}
+
 // A viewer that waits does so until the orphan has a way to its origin again.
 func TestViewerWaitsForAnOrphan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

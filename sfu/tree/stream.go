@@ -69,11 +69,15 @@ func (s *Stream) pulledBy(in Upstream, self peer.ID, now time.Time) (waited time
 }
 
 // pulling returns the context of a pull, or of the search for one, which ends
-// when the stream is published here.
+// when the stream is published here; if it is already, at once.
 func (s *Stream) pulling(ctx context.Context) context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ctx, s.release = context.WithCancel(ctx)
+	if s.published {
+		s.release()
+		s.release = nil
+	}
 	return ctx
 }
 
