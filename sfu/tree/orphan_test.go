@@ -3,6 +3,7 @@ package tree
 import (
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,6 +116,7 @@ func TestOrphanLooksForAParent(t *testing.T) {
 // All nodes of a chain end the stream at one time, by the age of the beat.
 func TestOrphansEndAtOneTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var ends []time.Duration
 		start := time.Now()
 		for hop := range 5 {
@@ -127,10 +129,14 @@ func TestOrphansEndAtOneTime(t *testing.T) {
 			time.Sleep(20 * time.Millisecond) // to the next one
 			go func() {
 				<-st.Done()
+				mu.Lock()
+				defer mu.Unlock()
 				ends = append(ends, time.Since(start))
 			}()
 		}
 		time.Sleep(2 * DefaultGrace)
+		mu.Lock()
+		defer mu.Unlock()
 		slices.Sort(ends)
 		if len(ends) != 5 || ends[4]-ends[0] > 100*time.Millisecond {
 			t.Errorf("ended after %v", ends)
