@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,7 +84,10 @@ func newFakePublisher(tb testing.TB, sections ...sdp.Section) *fakePublisher {
 	if f.reports, err = factory.NewInterceptor(""); err != nil {
 		tb.Fatal(err)
 	}
+	var requesting sync.Mutex
 	f.requests = nack.NewRequester(func(p []rtcp.Packet) error {
+		requesting.Lock()
+		defer requesting.Unlock()
 		f.requested = append(f.requested, p...)
 		return nil
 	})
