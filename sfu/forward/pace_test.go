@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 // A clockSender records when which packets are sent.
 type clockSender struct {
 	begin time.Time
+	mu    sync.Mutex
 	sent  []arrival
 }
 
@@ -23,8 +25,19 @@ type arrival struct {
 }
 
 func (s *clockSender) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.sent = append(s.sent, arrival{h.SequenceNumber, time.Since(s.begin)})
 	return len(payload), nil
+}
+
+// take returns what was sent since the last call.
+func (s *clockSender) take() []arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sent := s.sent
+	s.sent = nil
+	return sent
 }
 
 func (s *clockSender) WriteRTCP([]rtcp.Packet) error { return nil }
@@ -62,22 +75,23 @@ func TestLargeFramesAreSpread(t *testing.T) {
 			frame(10, false)
 			time.Sleep(33 * time.Millisecond)
 		}
-		slow, free := paced.sent, unpaced.sent
+		synctest.Wait()
+		slow, free := paced.take(), unpaced.take()
 		if len(slow) != 203 || slow[202].at != free[202].at {
 			t.Fatalf("small frames: %d and %d packets, the last after %v and %v", len(slow), len(free), slow[len(slow)-1].at, free[len(free)-1].at)
 		}
 		time.Sleep(time.Second)
-		paced.sent, unpaced.sent = nil, nil
 		at := time.Since(begin)
 		frame(80, true) // 80 kB; at 4 Mbit/s those beyond the first 28 take 104 ms
-		slow, free = paced.sent, unpaced.sent
+		slow, free = paced.take(), unpaced.take()
 		if len(free) != 80 || len(slow) < 20 || len(slow) > 35 {
 			t.Fatalf("at once come %d packets, and %d without a pace", len(slow), len(free))
 		}
 		time.Sleep(50 * time.Millisecond)
 		frame(1, false) // comes meanwhile
 		time.Sleep(time.Second)
-		slow, free = paced.sent, unpaced.sent
+		synctest.Wait()
+		slow, free = append(slow, paced.take()...), append(free, unpaced.take()...)
 		if len(slow) != 81 || len(free) != 81 {
 			t.Fatalf("%d and %d packets of 81", len(slow), len(free))
 		}
@@ -92,17 +106,17 @@ func TestLargeFramesAreSpread(t *testing.T) {
 
 		// However low the pace, nothing waits longer than paceTime.
 		time.Sleep(time.Second)
-		paced.sent = nil
 		at = time.Since(begin)
 		frame(1000, true)
 		time.Sleep(2 * time.Second)
-		slow = paced.sent
+		synctest.Wait()
+		slow = paced.take()
 		if took := slow[len(slow)-1].at - at; len(slow) != 1000 || took > 200*time.Millisecond+2*congestion.PacePause {
 			t.Errorf("%d of 1000 packets, the last after %v", len(slow), took)
 		}
 		frame(3, false)
-		if len(paced.sent) != 1003 {
-			t.Errorf("%d packets once the frame is over", len(paced.sent))
+		if n := len(paced.take()); n != 3 {
+			t.Errorf("%d packets of 3 once the frame is over", n)
 		}
 	})
 }
