@@ -29,6 +29,7 @@ type Requester struct {
 	timer   *time.Timer
 	at      time.Time // when timer fires; zero: it is not set
 	sent    time.Time
+	sending bool // requests; the timer is set again afterwards
 	closed  bool
 	firing  sync.WaitGroup // the timer, from when it is set
 }
@@ -76,12 +77,18 @@ func (s *Stream) Came(seq uint16, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.log.Came(seq, now, &r.rtt)
+	s.await(now)
+}
+
+// await makes the timer fire when there is something to do for s. Called with
+// the Requester's mu held.
+func (s *Stream) await(now time.Time) {
 	at, due := s.log.Next()
 	if s.log.lost {
 		at, due = now, true
 	}
 	if due {
-		r.set(at, now)
+		s.of.set(at, now)
 	}
 }
 
@@ -111,7 +118,7 @@ func (r *Requester) set(at, now time.Time) {
 		at = next
 	}
 	switch {
-	case r.closed, !r.at.IsZero() && !at.Before(r.at):
+	case r.closed, r.sending, !r.at.IsZero() && !at.Before(r.at):
 		return
 	case r.at.IsZero():
 		r.firing.Add(1)
@@ -144,16 +151,21 @@ func (r *Requester) fire() {
 			requests = append(requests, &rtcp.TransportLayerNack{SenderSSRC: r.ssrc, MediaSSRC: s.ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs[:n])})
 			seqs = seqs[n:]
 		}
-		if at, ok := s.log.Next(); ok {
-			r.set(at, now)
-		}
 	}
+	r.sending = true
 	r.mu.Unlock()
 	for _, request := range requests {
 		_ = r.send([]rtcp.Packet{request}) // else requested again
 	}
 	for _, tell := range after {
 		tell()
+	}
+	// Only now: while requests cannot be sent no others are begun.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sending = false
+	for s := range r.streams {
+		s.await(time.Now())
 	}
 }
 

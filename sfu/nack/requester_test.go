@@ -127,3 +127,32 @@ func TestNACKsAreGathered(t *testing.T) {
 		}
 	})
 }
+
+// While requests cannot be sent no others are begun, and what is missing still
+// is requested afterwards.
+func TestRequestsWaitForTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int32
+		blocked := make(chan struct{})
+		r := NewRequester(func([]rtcp.Packet) error {
+			calls.Add(1)
+			<-blocked
+			return nil
+		})
+		defer r.Close()
+		r.Begin(20 * time.Millisecond)
+		s := r.Stream(1, nil)
+		for seq := uint16(0); seq < 100; seq += 2 {
+			s.Came(seq, time.Now())
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := calls.Load(); n != 1 {
+			t.Errorf("%d calls while the first is blocked, want 1", n)
+		}
+		close(blocked)
+		time.Sleep(time.Second)
+		if n := calls.Load(); n < 2 {
+			t.Errorf("%d calls in all: nothing is requested any more", n)
+		}
+	})
+}
