@@ -186,12 +186,13 @@ func TestLossOfOneViewer(t *testing.T) {
 	a, b := lossy.judge(from, to), clean.judge(from, to)
 	t.Logf("a twentieth lost: %v; the other viewer: %v", a, b)
 	if a.all < want*9/10 || a.share(a.complete) < 0.995 {
-		t.Errorf("%d datagrams lost, %v", w.lost, a)
+		t.Errorf("%d datagrams lost, %v", w.dropped(), a)
 	}
 	if b.complete != b.all {
 		t.Errorf("the other viewer: %v", b)
 	}
-	if sent, withheld := n.engine.Repairs(); withheld*10 > sent {
+	// A viewer that is served late requests again what is under way.
+	if sent, withheld := n.engine.Repairs(); withheld*2 > sent {
 		t.Errorf("%d repairs, and %d withheld", sent, withheld)
 	}
 }
@@ -233,7 +234,7 @@ func TestLossOnTwoLinks(t *testing.T) {
 			got := frames.judge(from, to)
 			lost := 0
 			for _, w := range wires {
-				lost += w.lost
+				lost += w.dropped()
 			}
 			t.Logf("%.0f %% lost each way on two links: %v; %d datagrams lost", 100*c.loss, got, lost)
 			// Of the clip, one frame that stays incomplete spoils up to 15.

@@ -122,6 +122,13 @@ func (w *wire) of(peer netip.AddrPort) *net.UDPConn {
 	return c
 }
 
+// dropped returns how many datagrams were lost.
+func (w *wire) dropped() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lost
+}
+
 // pass writes a datagram from or to peer after the delay, or loses it.
 func (w *wire) pass(peer netip.AddrPort, b []byte, write func([]byte)) {
 	w.mu.Lock()
