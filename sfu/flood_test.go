@@ -1,9 +1,6 @@
 package sfu
 
 import (
-	"io"
-	"net/http"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -56,27 +53,7 @@ func (n *meshNode) watchRaw(stream string) *rawViewer {
 			t.Fatal(err)
 		}
 	}
-	offer, err := pc.CreateOffer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gathered := webrtc.GatheringCompletePromise(pc)
-	if err := pc.SetLocalDescription(offer); err != nil {
-		t.Fatal(err)
-	}
-	<-gathered
-	resp, err := http.Post(n.web.URL+"/whep/"+stream, "application/sdp", strings.NewReader(pc.LocalDescription().SDP))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusCreated {
-		t.Fatalf("%s: %s, %v", resp.Status, answer, err)
-	}
-	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: string(answer)}); err != nil {
-		t.Fatal(err)
-	}
+	negotiate(t, pc, n.web.URL+"/whep/"+stream)
 	eventually(t, "audio and video at a raw viewer", func() bool { return v.video.Load() != 0 && v.audio.Load() != 0 })
 	return v
 }

@@ -219,6 +219,17 @@ func pionViewer(t *testing.T, n *meshNode, stream string) (*webrtc.PeerConnectio
 			t.Fatal(err)
 		}
 	}
+	resp, answer := negotiate(t, pc, n.web.URL+"/whep/"+stream)
+	if len(answer) > 8<<10 || !strings.Contains(answer, "a=candidate") || strings.Contains(answer, "a=ice-lite") {
+		t.Errorf("an answer of %d bytes:\n%s", len(answer), answer)
+	}
+	return pc, resp
+}
+
+// negotiate POSTs pc's offer, with all candidates, to url, and takes the answer,
+// which it returns.
+func negotiate(t *testing.T, pc *webrtc.PeerConnection, url string) (*http.Response, string) {
+	t.Helper()
 	offer, err := pc.CreateOffer(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -228,17 +239,14 @@ func pionViewer(t *testing.T, n *meshNode, stream string) (*webrtc.PeerConnectio
 		t.Fatal(err)
 	}
 	<-gathered
-	resp, answer := call(t, "POST", n.web.URL+"/whep/"+stream, "application/sdp", pc.LocalDescription().SDP)
-	if resp.StatusCode != 201 {
+	resp, answer := call(t, "POST", url, "application/sdp", pc.LocalDescription().SDP)
+	if resp.StatusCode != http.StatusCreated {
 		t.Fatalf("%s: %s", resp.Status, answer)
-	}
-	if len(answer) > 8<<10 || !strings.Contains(answer, "a=candidate") || strings.Contains(answer, "a=ice-lite") {
-		t.Errorf("an answer of %d bytes:\n%s", len(answer), answer)
 	}
 	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
 		t.Fatal(err)
 	}
-	return pc, resp
+	return resp, answer
 }
 
 func TestSessionSurface(t *testing.T) {

@@ -100,22 +100,7 @@ func viewRaw(t *testing.T, n *meshNode, stream string, codecs ...webrtc.RTPCodec
 			kinds[r.Kind()] <- p
 		}
 	})
-	offer, err := pc.CreateOffer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gathered := webrtc.GatheringCompletePromise(pc)
-	if err := pc.SetLocalDescription(offer); err != nil {
-		t.Fatal(err)
-	}
-	<-gathered
-	resp, answer := call(t, "POST", n.web.URL+"/whep/"+stream, "application/sdp", pc.LocalDescription().SDP)
-	if resp.StatusCode != 201 {
-		t.Fatalf("%s: %s", resp.Status, answer)
-	}
-	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
-		t.Fatal(err)
-	}
+	resp, _ := negotiate(t, pc, n.web.URL+"/whep/"+stream)
 	return resp, map[webrtc.RTPCodecType]<-chan *rtp.Packet{webrtc.RTPCodecTypeAudio: kinds[webrtc.RTPCodecTypeAudio], webrtc.RTPCodecTypeVideo: kinds[webrtc.RTPCodecTypeVideo]}
 }
 
